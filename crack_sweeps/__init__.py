@@ -1,0 +1,1 @@
+"""Train, search and honestly compare crack-segmentation models."""

@@ -1,0 +1,1 @@
+"""Layouts, masks, splits, the built-in set; pixels to tensors."""

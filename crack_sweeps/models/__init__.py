@@ -1,0 +1,1 @@
+"""The hybrid and the baselines, behind one interface."""

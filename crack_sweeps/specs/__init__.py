@@ -1,0 +1,1 @@
+"""Experiments, profiles, overrides: frozen data, checked before anything is trained."""

@@ -1,0 +1,1 @@
+"""The mirror of a run into MLflow and TensorBoard."""
