@@ -1,4 +1,4 @@
-"""What a set of photos is: pairs of photo and mask, each in one split and one group, with a digest of all their bytes."""
+"""What a set of photos is: photo and mask in pairs, each in one split and one group; a digest of all bytes."""
 
 from __future__ import annotations
 
