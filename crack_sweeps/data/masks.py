@@ -23,7 +23,9 @@ SAMPLED_MASKS = 24
 # No public set has more than 10 % crack; a set above half is written the other way round.
 INVERTED_ABOVE = 0.5
 SUSPICIOUS_ABOVE = 0.2
-CRACKFOREST_CRACK = (2,)  # 1 background, 3 background that cracks enclose, 4 other
+# CrackForest's labels: 1 background, 2 crack, 3 background that cracks enclose, 4 other (Shi et al. 2016).
+_CRACKFOREST_LABELS = (1, 2, 3, 4)
+_CRACKFOREST_CRACK = 2
 _REFUSED = 2
 
 
@@ -79,11 +81,11 @@ def decide_rule(masks: Sequence[Path], given: MaskRule, *, seed: int = 0) -> tup
     sampled, rest = order[:SAMPLED_MASKS], order[SAMPLED_MASKS:]
     per_mask = [_grey_counts(path, values) for path, values in _read(sampled, given)]
     where = f"{masks[0].parent}: {len(sampled)} of {len(masks)} masks read"
-    rule = _given_rule(given, masks) or _found_rule(per_mask, given, where, rest)
+    rule = _given_rule(given) or _found_rule(sampled, per_mask, given, where, rest)
     counts = sum(per_mask, Counter[int]())
     share = _crack_share(counts, rule)
     if share == 0.0:
-        _require_crack(rest, given, rule, counts, where)
+        _require_crack(rest, given, rule, counts, masks)
     if share > INVERTED_ABOVE:
         raise DataError(
             f"{where}, {share:.1%} of their pixels would be crack: {describe(counts)}", hint=inverted_remedy(given)
@@ -127,14 +129,11 @@ def _grey_counts(path: Path, values: GreyValues) -> Counter[int]:
     return count_values(values)
 
 
-def _given_rule(given: MaskRule, masks: Sequence[Path]) -> ResolvedMaskRule | None:
-    crack_values = given.crack_values
-    if crack_values is None and given.threshold is None:
-        if not all(path.suffix.lower() == ".mat" for path in masks):
-            return None
-        crack_values = CRACKFOREST_CRACK
+def _given_rule(given: MaskRule) -> ResolvedMaskRule | None:
+    if given.crack_values is None and given.threshold is None:
+        return None
     return ResolvedMaskRule(
-        crack_values=None if crack_values is None else tuple(sorted(set(crack_values))),
+        crack_values=None if given.crack_values is None else tuple(sorted(set(given.crack_values))),
         threshold=given.threshold,
         invert=given.invert,
         channel=given.channel,
@@ -142,34 +141,38 @@ def _given_rule(given: MaskRule, masks: Sequence[Path]) -> ResolvedMaskRule | No
 
 
 def _found_rule(
-    per_mask: Sequence[Counter[int]], given: MaskRule, where: str, rest: Sequence[Path]
+    sampled: Sequence[Path], per_mask: Sequence[Counter[int]], given: MaskRule, where: str, rest: Sequence[Path]
 ) -> ResolvedMaskRule:
     counts = sum(per_mask, Counter[int]())
-    if set(counts) == {0}:
+    if set(counts) == {0}:  # a sample of photos without a crack
         for path, values in _read(rest, given):
             counts = counts + _grey_counts(path, values)
             if set(counts) != {0}:
                 break
-    values_found = sorted(counts)
-    if len(values_found) == 2 and values_found[0] == 0:
-        crack = values_found[1]
-        return ResolvedMaskRule(crack_values=(crack,), invert=given.invert, channel=given.channel, allowed=(0, crack))
-    if len(values_found) == 1:
+    found = sorted(counts)
+    if len(found) == 2 and found[0] == 0:
+        return ResolvedMaskRule(
+            crack_values=(found[1],), invert=given.invert, channel=given.channel, allowed=(0, found[1])
+        )
+    matlab = all(path.suffix.lower() == ".mat" for path in sampled)
+    if matlab and _CRACKFOREST_CRACK in found and set(found) <= set(_CRACKFOREST_LABELS):
+        return ResolvedMaskRule(crack_values=(_CRACKFOREST_CRACK,), invert=given.invert, allowed=_CRACKFOREST_LABELS)
+    if len(found) == 1:
         raise DataError(
-            f"{where}, every pixel is {values_found[0]}: there is no crack to learn",
+            f"{where}, every pixel is {found[0]}: there is no crack to learn",
             hint="masks need two values, 0 and one other: bring the masks that show the cracks",
         )
-    mixed = all(len(single) == 1 or (len(single) == 2 and 0 in single) for single in per_mask)
+    differ = 0 in counts and all(len(single) == 1 or (len(single) == 2 and 0 in single) for single in per_mask)
     raise DataError(
         f"{where}, they hold {describe(counts)}, not 0 and one other value",
-        hint="masks differ in the value of crack: `data.mask.threshold=1` reads all of them"
-        if mixed and 0 in counts
+        hint="each has 0 and one other value, but not the same: `data.mask.threshold=1` reads all of them"
+        if differ
         else value_remedy(counts),
     )
 
 
 def _require_crack(
-    rest: Sequence[Path], given: MaskRule, rule: ResolvedMaskRule, counts: Counter[int], where: str
+    rest: Sequence[Path], given: MaskRule, rule: ResolvedMaskRule, counts: Counter[int], masks: Sequence[Path]
 ) -> None:
     """Looks through the masks outside the sample until one has crack."""
     seen = Counter(counts)
@@ -179,7 +182,8 @@ def _require_crack(
             return
         seen += single
     raise DataError(
-        f"{where}, none holds crack by the rule {rule}: {describe(seen)}", hint=value_remedy(seen, explain_binary=True)
+        f"{masks[0].parent}: none of {len(masks)} masks holds crack by the rule {rule}; they hold {describe(seen)}",
+        hint=value_remedy(seen, explain_binary=True),
     )
 
 

@@ -1,0 +1,127 @@
+"""Say which original photo each file was cut from: by `data.group_pattern`, by groups.csv, or each file for itself."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from crack_sweeps.data.splits import Ungrouped
+from crack_sweeps.errors import DataError
+
+GROUPS_FILE = "groups.csv"
+_CROP_NAMES = (r"^(.+)[-_]\d+[-_]\d+$", r"^(.+)[-_]\d+$")  # photo_row_column, photo-number
+
+
+def group_photos(
+    photos: Sequence[Ungrouped], root: Path, pattern: str | None
+) -> tuple[tuple[Ungrouped, ...], tuple[str, ...]]:
+    """The photos with their groups, and what a person should know about them.
+
+    Raises:
+        DataError: The pattern or the table is not valid, or does not speak of every photo.
+    """
+    if pattern is not None:
+        return _by_pattern(photos, pattern), ()
+    table = root / GROUPS_FILE
+    if table.is_file():
+        return _by_table(photos, table), ()
+    suggestion = suggest_pattern([photo.image.stem for photo in photos])
+    if suggestion is None:
+        return tuple(photos), ()
+    return tuple(photos), (
+        "file names look like crops of the same photos, yet each counts as a photo of its own; "
+        f"`'data.group_pattern={suggestion}'` keeps crops of one photo in one split",
+    )
+
+
+def suggest_pattern(stems: Sequence[str]) -> str | None:
+    r"""A pattern that gathers names which look like crops of one photo (``11125-1``, ``11125-2``), or None.
+
+    ``crack_001``, ``crack_002`` is a numbering, not crops: it has one prefix, or very few.
+    """
+    for pattern in _CROP_NAMES:
+        prefixes = Counter(match[1] for stem in stems if (match := re.search(pattern, stem)))
+        crops = sum(number for number in prefixes.values() if number > 1)
+        if crops >= len(stems) / 4 and len(prefixes) >= max(5, len(stems) / 50):
+            return pattern
+    return None
+
+
+def _by_pattern(photos: Sequence[Ungrouped], pattern: str) -> tuple[Ungrouped, ...]:
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise DataError(
+            f"data.group_pattern: {pattern!r} is not a regular expression ({error})",
+            hint=r"for example `'data.group_pattern=^(.+)-\d+$'`",
+        ) from error
+    if compiled.groups < 1:
+        raise DataError(
+            f"data.group_pattern: {pattern!r} has no group in parentheses",
+            hint=r"put the photo's part of the name in parentheses, as in `'data.group_pattern=^(.+)-\d+$'`",
+        )
+    matches = {photo.name: compiled.search(photo.image.stem) for photo in photos}
+    grouped = [replace(photo, group=match[1]) for photo in photos if (match := matches[photo.name]) and match[1]]
+    if len(grouped) < len(photos):
+        unmatched = [photo.image.stem for photo in photos if not (match := matches[photo.name]) or not match[1]]
+        raise DataError(
+            f"data.group_pattern: {pattern!r} finds no group in {len(unmatched)} of {len(photos)} names: "
+            f"{_first_names(unmatched)}",
+            hint="the pattern is searched in the file name without its ending, and must find a group in every one",
+        )
+    return tuple(grouped)
+
+
+def _by_table(photos: Sequence[Ungrouped], table: Path) -> tuple[Ungrouped, ...]:
+    groups = _read_table(table)
+    keys = {photo.name: _key_in(groups, photo) for photo in photos}
+    missing = [photo.image.name for photo in photos if keys[photo.name] is None]
+    if missing:
+        raise DataError(
+            f"{table}: no row for {len(missing)} of {len(photos)} photos: {_first_names(missing)}",
+            hint="add the rows, or give `data.group_pattern`, which is used in place of the table",
+        )
+    return tuple(replace(photo, group=groups[key]) for photo in photos if (key := keys[photo.name]) is not None)
+
+
+def _key_in(groups: Mapping[tuple[str, str], str], photo: Ungrouped) -> tuple[str, str] | None:
+    keys = [(photo.official or "", photo.image.name), ("", photo.image.name)]
+    return next((key for key in keys if key in groups), None)
+
+
+def _read_table(table: Path) -> dict[tuple[str, str], str]:
+    """Group by (split, file name); the split is "" where the table has no such column."""
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as lines:
+            rows = csv.DictReader(lines, strict=True)
+            columns = set(rows.fieldnames or ())
+            if not {"file", "group"} <= columns:
+                raise DataError(
+                    f"{table}: has the columns {', '.join(sorted(columns)) or 'none'}",
+                    hint="it needs `file` and `group`, and may have `split`",
+                )
+            groups: dict[tuple[str, str], str] = {}
+            for row in rows:
+                file, group = row["file"], row["group"]
+                if not file or not group:
+                    raise DataError(
+                        f"{table}: line {rows.line_num} lacks its file or its group", hint="fill it in, or delete it"
+                    )
+                key = (row.get("split") or "", file)
+                if groups.setdefault(key, group) != group:
+                    raise DataError(
+                        f"{table}: line {rows.line_num} puts {file} into group {group}, an earlier line into "
+                        f"{groups[key]}",
+                        hint="keep one of the two lines",
+                    )
+            return groups
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        raise DataError(f"{table}: not a table that can be read ({error})", hint="save it as CSV in UTF-8") from error
+
+
+def _first_names(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -1,0 +1,149 @@
+"""Open a set of photos: pairs, sizes, groups, splits, the rule of its masks, and a digest of every byte."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, overload
+
+from crack_sweeps.data.groups import group_photos
+from crack_sweeps.data.images import image_size, load_upright
+from crack_sweeps.data.layouts import Pair, find_pairs
+from crack_sweeps.data.masks import decide_rule
+from crack_sweeps.data.photos import Photo, PhotoSet, ResolvedMaskRule
+from crack_sweeps.data.splits import Ungrouped, assign_splits, join_duplicates
+from crack_sweeps.errors import DataError
+from crack_sweeps.specs.experiment import Data
+
+BUILTIN = "builtin"
+_CHUNK_BYTES = 1 << 20
+# A file without its end mark in its last bytes may have been cut off, and is decoded to find out.
+_END_MARKS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
+_TAIL_BYTES = 64
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+@overload
+def open_photos(
+    data: Data, *, root: Path = ..., draw: Literal[True] = ..., notify: Callable[[str], None] = ...
+) -> PhotoSet: ...
+
+
+@overload
+def open_photos(
+    data: Data, *, root: Path = ..., draw: bool, notify: Callable[[str], None] = ...
+) -> PhotoSet | None: ...
+
+
+def open_photos(
+    data: Data, *, root: Path = Path("artifacts"), draw: bool = True, notify: Callable[[str], None] = _say
+) -> PhotoSet | None:
+    """The set that `data` describes, checked as far as can be done in seconds; every mask is checked again when read.
+
+    Args:
+        data: Where the photos are, how they are split and how masks are read.
+        root: The folder that the built-in set is drawn under.
+        draw: Draw the built-in set where it does not exist yet; False writes nothing.
+        notify: Told, in a sentence, what takes time.
+
+    Returns:
+        The set; None only where `draw` is False and the built-in set has not been drawn.
+
+    Raises:
+        DataError: The folder, its files or its masks cannot be used; the message names them, the hint says what to do.
+    """
+    if data.path is not None:
+        return _open_folder(data.path, data.path.resolve().name, data)
+    from crack_sweeps.data.synthetic import builtin_folder, draw_builtin  # own photos need not load it
+
+    folder = builtin_folder(root)
+    if not folder.is_dir():
+        if not draw:
+            return None
+        folder = draw_builtin(folder.parent, notify=notify)
+    return _open_folder(folder, BUILTIN, data)
+
+
+def _open_folder(folder: Path, name: str, data: Data) -> PhotoSet:
+    found = find_pairs(folder)
+    digests = {path: _digest_of(path) for pair in found.pairs for path in (pair.image, pair.mask)}
+    _check_sizes(found.pairs)
+    named = _with_names(found.pairs)
+    grouped, group_warnings = group_photos(named, folder, data.group_pattern)
+    photos, split_warnings = assign_splits(
+        join_duplicates(grouped, digests), split_seed=data.split_seed, val_fraction=data.val_fraction
+    )
+    rule, rule_warnings = decide_rule([photo.mask for photo in photos], data.mask)
+    return PhotoSet(
+        name=name,
+        root=folder,
+        photos=photos,
+        rule=rule,
+        digest=_digest(photos, folder, rule, digests),
+        warnings=(*found.warnings, *group_warnings, *split_warnings, *rule_warnings),
+    )
+
+
+def _with_names(pairs: Sequence[Pair]) -> list[Ungrouped]:
+    """Names are file stems; where train and test both have a ``001``, all names carry their official split."""
+    unique = max(Counter(pair.image.stem for pair in pairs).values()) == 1
+    names = [pair.image.stem if unique or pair.split is None else f"{pair.split}-{pair.image.stem}" for pair in pairs]
+    return [
+        Ungrouped(name=name, image=pair.image, mask=pair.mask, official=pair.split, group=name)
+        for name, pair in zip(names, pairs, strict=True)
+    ]
+
+
+def _check_sizes(pairs: Sequence[Pair]) -> None:
+    """Compares the headers of all photos and masks; MATLAB files have none and are compared when they are read."""
+    wrong: list[str] = []
+    turned = 0
+    for pair in pairs:
+        if pair.mask.suffix.lower() == ".mat":
+            continue
+        (height, width), on_its_side = image_size(pair.image)
+        (mask_height, mask_width), _ = image_size(pair.mask)
+        if (height, width) != (mask_height, mask_width):
+            wrong.append(f"{pair.image} is {width}x{height} px, its mask {pair.mask} {mask_width}x{mask_height}")
+            turned += on_its_side and (width, height) == (mask_height, mask_width)
+    if not wrong:
+        return
+    raise DataError(
+        f"{len(wrong)} of {len(pairs)} photos differ in size from their masks: {wrong[0]}",
+        hint="these photos are turned by their EXIF tag and the masks are not: turn the masks, or remove the tag"
+        if turned == len(wrong)
+        else "bring the masks that were drawn on these photos, at the photos' size",
+    )
+
+
+def _digest_of(path: Path) -> str:
+    """SHA-256 of a file; one that seems cut off is decoded too, so that it is named now and not hours later."""
+    digest = hashlib.sha256()
+    tail = b""
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                tail = (tail + chunk)[-_TAIL_BYTES:]
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror})", hint="give yourself the right to read it"
+        ) from error
+    mark = _END_MARKS.get(path.suffix.lower())
+    if mark is not None and mark not in tail:
+        load_upright(path)
+    return digest.hexdigest()
+
+
+def _digest(photos: Sequence[Photo], folder: Path, rule: ResolvedMaskRule, digests: Mapping[Path, str]) -> str:
+    lines = sorted(
+        f"{photo.image.relative_to(folder).as_posix()}\t{photo.split}\t{digests[photo.image]}\t{digests[photo.mask]}"
+        for photo in photos
+    )
+    return hashlib.sha256("\n".join([*lines, f"mask {rule}"]).encode()).hexdigest()
