@@ -1,0 +1,16 @@
+"""The script `sweeps`, and `python -m crack_sweeps`."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    import sys
+
+    from crack_sweeps.cli.app import run_command_line
+
+    sys.exit(run_command_line())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""What the commands do, callable from Python: `crack_sweeps.run(...)` returns the object that `--json` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+from crack_sweeps.data.open import open_photos
+from crack_sweeps.errors import StoreError, UserError
+from crack_sweeps.runs.directory import find_run
+from crack_sweeps.runs.plan import Plan, make_plan
+from crack_sweeps.runs.preparation import Origin, Prepared, prepare
+from crack_sweeps.runs.record import RunRecord, read_record, with_mlflow_id
+from crack_sweeps.runs.resume import newest_alike, refuse_if_running, refuse_other_data, stored_experiment
+from crack_sweeps.runs.training_run import Began, Ended, RunDirectory, Stop, Update, begin_run, proceed
+from crack_sweeps.specs.loading import Resolved, resolve
+from crack_sweeps.tracking.location import require_local, store_location
+from crack_sweeps.tracking.start import MirrorHandle, start_mirror
+from crack_sweeps.training.device import choose_device
+from crack_sweeps.training.nvml import detect_machine
+
+ARTIFACTS = Path("artifacts")
+MIRROR_PATIENCE_S = 60.0  # after a training; what is not sent by then goes on in the background
+Notify = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""
+
+
+def _go_on() -> str | None:
+    """Nothing asks for a stop."""
+    return None
+
+
+def run(
+    experiment: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    data: Path | None = None,
+    profile: str = "auto",
+    seed: int | None = None,
+    resume: bool = False,
+    resume_from: str | None = None,
+) -> RunRecord:
+    """One training from start to record, as `sweeps run`.
+
+    Args:
+        experiment: A shipped experiment's name, one of `./experiments`, or a YAML file.
+        overrides: Settings as `a.b.c=value`, stronger than file and profile.
+        data: Folder of photos and masks; None is what the experiment says (the built-in set if nothing).
+        profile: auto, cpu, gpu-8gb, gpu-24gb or gpu-80gb.
+        seed: Of weights, order, crops and augmentation.
+        resume: Go on with the newest unfinished run of the same fingerprint, seed and data.
+        resume_from: Go on with this run; everything else comes from it.
+
+    Raises:
+        UserError: Something was typed, named or laid out wrongly; nothing was trained.
+        TrainingError: The training failed; its directory says why.
+    """
+    record: RunRecord | None = None
+    updates = training(
+        experiment, overrides=overrides, data=data, profile=profile, seed=seed, resume=resume, resume_from=resume_from
+    )
+    with closing(updates):
+        for update in updates:
+            if isinstance(update, Ended):
+                record = update.record
+    assert record is not None, "a training ends with a record or an error"
+    return record
+
+
+def training(
+    experiment: str | Path | None,
+    *,
+    overrides: Sequence[str] = (),
+    data: Path | None = None,
+    profile: str = "auto",
+    seed: int | None = None,
+    resume: bool = False,
+    resume_from: str | None = None,
+    stop: Stop = _go_on,
+    notify: Notify = _silent,
+) -> Iterator[Update]:
+    """The same as `run`, step by step: the caller sees every report and may leave the loop.
+
+    Args:
+        stop: Asked after each step; a reason ends the run with a checkpoint.
+        notify: Given a line of talk now and then.
+    """
+    if resume_from is not None:
+        if overrides or data is not None or profile != "auto" or seed is not None or resume:
+            raise UserError(
+                "--resume-from goes on with a run as it was, so nothing can be changed beside it",
+                hint="leave out the overrides and flags, or start a new run",
+            )
+        directory: RunDirectory | None = find_run(resume_from)
+        assert directory is not None
+        if directory.status() == "FINISHED":
+            notify(f"{directory.name} is finished")
+            yield Ended(read_record(directory))
+            return
+        prepared = _prepare_again(directory, notify)
+    else:
+        assert experiment is not None, "the command line asks for one"
+        resolved = resolve(
+            experiment, overrides=overrides, profile=profile, machine=detect_machine(), data=data, seed=seed
+        )
+        tell_profile(resolved, notify)
+        device = choose_device(resolved.profile)
+        photos = open_photos(resolved.experiment.data, root=ARTIFACTS, notify=notify)
+        directory = None
+        if resume:
+            directory = newest_alike(resolved.fingerprint, resolved.experiment.training.seed, photos.digest)
+            if directory is None:
+                notify("no run of this experiment, seed and data to resume: starting one")
+            elif directory.status() == "FINISHED":
+                notify(f"{directory.name} is finished")
+                yield Ended(read_record(directory))
+                return
+        if directory is None:
+            prepared = prepare(resolved.experiment, _origin(resolved), photos, device=device)
+            directory = begin_run(prepared)
+        else:
+            prepared = _prepare_again(directory, notify)
+
+    mirror = _mirror(directory, notify)
+    updates = proceed(prepared, directory, stop=stop)
+    with closing(updates):
+        for update in updates:
+            if isinstance(update, Began):
+                for warning in prepared.warnings:
+                    notify(f"warning: {warning}")
+            if isinstance(update, Ended):
+                if mirror is not None and not mirror.wait(MIRROR_PATIENCE_S):
+                    notify("MLflow has not taken everything yet; `sweeps doctor --fix` sends what is missing")
+                yield replace(update, record=with_mlflow_id(directory, update.record))
+            else:
+                yield update
+
+
+def plan(
+    experiment: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    data: Path | None = None,
+    profile: str = "auto",
+    seed: int | None = None,
+) -> Plan:
+    """What `run` would do, in figures; trains nothing and writes nothing (`sweeps run --dry-run`)."""
+    resolved = resolve(experiment, overrides=overrides, profile=profile, machine=detect_machine(), data=data, seed=seed)
+    return make_plan(resolved, device=choose_device(resolved.profile), artifacts=ARTIFACTS)
+
+
+def tell_profile(resolved: Resolved, notify: Notify) -> None:
+    """Say which profile was laid over the file, and what it changed that matters."""
+    if resolved.quick_look:
+        notify(
+            f"profile {resolved.profile}: a quick look on a machine without a GPU "
+            f"({len(resolved.changed_by_profile)} settings changed, weights from scratch; `--dry-run` lists them). "
+            "Not to be compared with full runs."
+        )
+    else:
+        notify(f"profile {resolved.profile}")
+
+
+def _origin(resolved: Resolved) -> Origin:
+    return Origin(
+        source=str(resolved.source),
+        profile=resolved.profile,
+        quick_look=resolved.quick_look,
+        overrides=resolved.overrides,
+        fingerprint=resolved.fingerprint,
+    )
+
+
+def _prepare_again(run: RunDirectory, notify: Notify) -> Prepared:
+    """The training of an unfinished run, exactly as it began."""
+    refuse_if_running(run)
+    experiment, origin = stored_experiment(run)
+    photos = open_photos(experiment.data, root=ARTIFACTS, notify=notify)
+    refuse_other_data(run, photos.digest)
+    return prepare(experiment, origin, photos, device=choose_device(origin.profile))
+
+
+def _mirror(run: RunDirectory, notify: Notify) -> MirrorHandle | None:
+    """Start sending to MLflow and TensorBoard, unless the store lies where SQLite is not safe."""
+    location = store_location()
+    try:
+        require_local(location)
+    except StoreError as error:
+        notify(f"warning: {error.message}; training without the mirror. {error.hint or ''}".rstrip())
+        return None
+    return start_mirror(run.path)

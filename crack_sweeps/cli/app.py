@@ -1,0 +1,53 @@
+"""The command `sweeps`: its verbs, and how each mistake ends."""
+
+from __future__ import annotations
+
+import typer
+
+from crack_sweeps.cli import doctor, estimate, run, spec, ui
+from crack_sweeps.errors import SweepsError
+
+app = typer.Typer(
+    name="sweeps",
+    help="Train, search and honestly compare crack-segmentation models.",
+    rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("run")(run.run)
+app.add_typer(spec.app, name="spec")
+app.command("estimate")(estimate.estimate)
+app.command("ui")(ui.ui)
+app.command("doctor")(doctor.doctor)
+
+
+@app.callback(invoke_without_command=True)
+def top(version: bool = typer.Option(False, "--version", help="Print the version and exit.")) -> None:
+    """Train, search and honestly compare crack-segmentation models."""
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"crack_sweeps {installed('crack_sweeps')}")
+        raise typer.Exit
+
+
+def run_command_line(arguments: list[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 the user's mistake, 130/143 interrupted with a checkpoint.
+    """
+    from crack_sweeps import console
+
+    try:
+        result = app(arguments, prog_name="sweeps", standalone_mode=False)
+    except SweepsError as error:
+        console.fail(error.message, error.hint)
+        return error.exit_code
+    except typer.TyperException as error:
+        message = error.format_message()
+        if message:
+            console.fail(message[:1].lower() + message[1:].rstrip("."), "`sweeps --help` and `sweeps COMMAND --help` show what there is")
+        return 2
+    return result if isinstance(result, int) else 0

@@ -1,0 +1,143 @@
+"""What is written about one run while it goes on: each thing once, however often the run is killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from crack_sweeps import durable
+from crack_sweeps.runs.directory import RunDirectory, Status
+from crack_sweeps.runs.events import EventLog, read_events
+from crack_sweeps.runs.preparation import Prepared
+from crack_sweeps.runs.record import RunRecord, write_record
+from crack_sweeps.training.loop import Notice, Progress
+
+
+class RunBook:
+    """Writes events, vram.json and the record; looks first at what an earlier attempt wrote.
+
+    Args:
+        run: The run's directory, whose lock the caller holds.
+        prepared: The training.
+        log: The run's open event log.
+    """
+
+    def __init__(self, run: RunDirectory, prepared: Prepared, log: EventLog) -> None:
+        self.run = run
+        self.prepared = prepared
+        self.progress = Progress()
+        self.peaks: dict[str, float] = {}
+        self.memory_source: str | None = None
+        self._log = log
+        self._attempts = 0
+        self._last_epoch = 0
+        self._final: set[str] = set()  # final events that are written
+        for event in read_events(run.events):
+            if event["kind"] == "attempt":
+                self._attempts += 1
+            elif event["kind"] == "epoch":
+                self._last_epoch = event["epoch"]
+                self.observe_peaks(event["metrics"])
+            elif event["kind"] in ("metrics", "model"):
+                self._final.add(event["kind"])
+            elif event["kind"] == "artifact":
+                self._final.add(event["path"])
+
+    def attempt(self, progress: Progress, *, resumed_from_step: int | None) -> None:
+        """An attempt begins. An epoch that was stored but not told, because the process died in between, is told now."""
+        self.progress = progress
+        self._attempts += 1
+        self._log.append(
+            "attempt",
+            attempt=self._attempts,
+            pid=os.getpid(),
+            process_started=psutil.Process().create_time(),
+            host=platform.node(),
+            resumed_from_step=resumed_from_step,
+        )
+        self.epoch()
+
+    def epoch(self) -> None:
+        """Tell the last complete epoch, unless it was told before."""
+        report = self.progress.last_report
+        if report is not None and report["epoch"] > self._last_epoch:
+            self._log.append("epoch", **report)
+            self._last_epoch = report["epoch"]
+
+    def note(self, text: str) -> Notice:
+        """Tell something that a person should know."""
+        self._log.append("note", level="warning", text=text)
+        self._log.append("tags", tags={"crack_sweeps.micro_batch": str(self.progress.micro_batch)})
+        return Notice(text)
+
+    def observe_peaks(self, metrics: dict[str, float]) -> None:
+        """Keep the highest memory seen."""
+        for name, value in metrics.items():
+            if name.endswith("_bytes"):
+                self.peaks[name] = max(value, self.peaks.get(name, 0.0))
+
+    def write_vram(self) -> None:
+        """Store forecast and measured peaks side by side."""
+        content = {"source": self.memory_source, "peaks": self.peaks, "forecast": asdict(self.prepared.forecast)}
+        durable.write_text(self.run.vram, json.dumps(content, indent=2) + "\n")
+
+    def finish(self, *, metrics: dict[str, float], threshold: float, files: list[tuple[Path, str]]) -> RunRecord:
+        """All is done: final figures, files and model, then the end.
+
+        Args:
+            metrics: Final figures, `val/...` and `floor/...`.
+            threshold: Chosen on validation.
+            files: What to show in the tracker, and in which folder of it.
+        """
+        best = {f"best/{name.removeprefix('val/')}": value for name, value in metrics.items()}
+        if "metrics" not in self._final:
+            self._log.append("metrics", metrics={**best, "best/threshold": threshold}, step=self.progress.epoch)
+        record = self._record("FINISHED", None, metrics, threshold)
+        write_record(self.run, record)
+        for path, folder in [*files, (self.run.metrics, "")]:
+            relative = path.relative_to(self.run.path).as_posix()
+            if relative not in self._final:
+                self._log.append("artifact", path=relative, to=folder)
+        if "model" not in self._final:
+            self._log.append("model", path="checkpoints/best_model.pth", config="config.yaml", threshold=threshold)
+        self._log.append("ended", status="FINISHED", reason=None)
+        return record
+
+    def end(self, status: Status, reason: str) -> RunRecord:
+        """The run ends before its time; it can be resumed."""
+        figures = self.progress.last_report["metrics"] if self.progress.last_report else {}
+        record = self._record(status, reason, {k: v for k, v in figures.items() if k.startswith("val/")}, None)
+        write_record(self.run, record)
+        self._log.append("ended", status=status, reason=reason)
+        return record
+
+    def _record(
+        self, status: Status, reason: str | None, metrics: dict[str, float], threshold: float | None
+    ) -> RunRecord:
+        prepared, progress = self.prepared, self.progress
+        return RunRecord(
+            run=self.run.name,
+            run_id=None,
+            run_dir=str(self.run.path),
+            status=status,
+            reason=reason,
+            fingerprint=prepared.origin.fingerprint,
+            threshold=threshold,
+            metrics=metrics,
+            vram={"source": self.memory_source, **self.peaks},
+            duration_s=round(progress.seconds + progress.epoch_seconds, 3),
+            profile=prepared.origin.profile,
+            quick_look=prepared.origin.quick_look,
+            seed=prepared.experiment.training.seed,
+            data_digest=prepared.photos.digest,
+            best_epoch=progress.best_epoch,
+            num_epochs=progress.epoch,
+            num_params=prepared.num_params,
+            commit=self.run.read_environment()["commit"],
+        )

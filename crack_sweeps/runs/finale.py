@@ -1,0 +1,93 @@
+"""The end of a run: the best weights, scored on every validation photo, with floors, pictures and curves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet
+from torch import nn
+
+from crack_sweeps.evaluation.curves import draw_precision_recall, draw_training_curves
+from crack_sweeps.evaluation.evaluate import each_photo, gather, predictor, same_few
+from crack_sweeps.evaluation.floors import floors
+from crack_sweeps.evaluation.overlays import draw_overlays
+from crack_sweeps.evaluation.scores import choose_threshold, score, score_table
+from crack_sweeps.evaluation.tiles import Predict
+from crack_sweeps.runs.directory import RunDirectory
+from crack_sweeps.runs.events import read_events
+from crack_sweeps.runs.preparation import Prepared
+from crack_sweeps.training.checkpoints import CheckpointFolder
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run found.
+
+    Args:
+        metrics: `val/...` over all validation photos at the threshold; `floor/...` what needs no learning.
+        threshold: Chosen on those photos.
+        files: Pictures and tables, each with the folder it is shown in.
+    """
+
+    metrics: dict[str, float]
+    threshold: float
+    files: list[tuple[Path, str]]
+
+
+def predict_with(prepared: Prepared, model: nn.Module, batch_size: int) -> Predict:
+    """Whole photos by overlapping tiles, as this experiment evaluates."""
+    experiment = prepared.experiment
+    return predictor(
+        model,
+        tile_px=experiment.tile_px,
+        overlap=experiment.evaluation.tile_overlap,
+        device=prepared.device,
+        batch_size=batch_size,
+        amp_dtype=prepared.amp_dtype,
+    )
+
+
+def validation_scores(prepared: Prepared, model: nn.Module, *, batch_size: int) -> dict[str, float]:
+    """After an epoch: the same few (or all) validation photos each time, at the threshold that suits them best."""
+    chosen = same_few(prepared.photos.split("val"), prepared.experiment.evaluation.images_per_epoch)
+    scored = gather(each_photo(predict_with(prepared, model, batch_size), chosen, prepared.photos.rule))
+    threshold = choose_threshold(scored.counts)
+    figures = score(scored, threshold)
+    names = ("crack_iou", "crack_f1", "precision", "recall", "crack_iou_image", "crack_f1_image")
+    return {**{f"val/{name}": figures[name] for name in names}, "val/threshold": threshold}
+
+
+def conclude(
+    prepared: Prepared, run: RunDirectory, vault: CheckpointFolder, *, batch_size: int
+) -> Iterator[tuple[int, int] | Outcome]:
+    """Score the best weights; yields (photos done, photos in all) and at the end the outcome."""
+    model = prepared.model
+    trained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.load_state_dict(vault.load_best()["model"])
+    photos, rule = prepared.photos.split("val"), prepared.photos.rule
+    predict = predict_with(prepared, model, batch_size)
+    parts = []
+    for part in each_photo(predict, photos, rule):
+        parts.append(part)
+        yield len(parts), len(photos)
+    scored = gather(parts)
+    threshold = choose_threshold(scored.counts)
+    metrics = {f"val/{name}": value for name, value in score(scored, threshold).items()}
+    for floor, figures in floors(photos, rule).items():
+        metrics |= {f"floor/{floor}_{name}": figures[name] for name in ("crack_iou", "crack_f1")}
+
+    pyarrow.parquet.write_table(score_table(scored, threshold), run.scores)
+    files: list[tuple[Path, str]] = [(run.scores, "")]
+    pictures = draw_overlays(
+        predict, photos, rule, scored, threshold, num_each=prepared.experiment.evaluation.num_overlays, folder=run.predictions
+    )
+    files += [(path, "overlays") for path in pictures]
+    epochs = [(event["epoch"], event["metrics"]) for event in read_events(run.events) if event["kind"] == "epoch"]
+    curves = (run.logs / "training.png", run.logs / "precision_recall.png")
+    draw_training_curves(epochs, curves[0])
+    draw_precision_recall(scored.counts, threshold, curves[1])
+    files += [(path, "curves") for path in curves]
+    model.load_state_dict(trained)
+    yield Outcome(metrics=metrics, threshold=threshold, files=files)

@@ -1,0 +1,121 @@
+"""What a run would do, in figures: for `--dry-run` and `estimate`. Trains nothing, writes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from crack_sweeps.data.open import open_photos
+from crack_sweeps.data.photos import SPLITS
+from crack_sweeps.models.build import build_model
+from crack_sweeps.models.cost import count_parameters, flops
+from crack_sweeps.runs.preparation import steps_per_epoch
+from crack_sweeps.specs.experiment import Experiment
+from crack_sweeps.specs.loading import Resolved, dump
+from crack_sweeps.training.forecast import forecast
+from crack_sweeps.training.precision import resolve_amp
+
+_BYTES_PER_WEIGHT = 4  # checkpoints hold float32
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs before anything is trained.
+
+    Args:
+        num_params: Weights that can be trained.
+        flops_per_crop: Multiplications and additions of one forward pass over one crop, each counted as one.
+        memory: Forecast peak of training, in bytes, by what it is for.
+    """
+
+    experiment: str
+    architecture: str
+    num_params: int
+    flops_per_crop: int
+    crop_px: int
+    batch_size: int
+    memory: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `sweeps run` would do."""
+
+    source: str
+    profile: str
+    quick_look: bool
+    changed_by_profile: dict[str, Any]
+    fingerprint: str
+    config: str
+    data: dict[str, Any]
+    cost: Cost
+    device: str
+    precision: str
+    epochs: int
+    steps_per_epoch: int | None
+    crops_per_epoch: int | None
+    disk_peak_bytes: int
+    disk_final_bytes: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        return asdict(self)
+
+
+def estimate_cost(experiment: Experiment) -> Cost:
+    """Parameters, FLOPs and forecast memory; no GPU needed, no weights downloaded."""
+    model = build_model(without_pretrained(experiment).model)
+    return Cost(
+        experiment=experiment.name,
+        architecture=experiment.model.architecture,
+        num_params=count_parameters(model),
+        flops_per_crop=flops(model, experiment.crop_px),
+        crop_px=experiment.crop_px,
+        batch_size=experiment.training.batch_size,
+        memory=asdict(forecast(experiment)),
+    )
+
+
+def without_pretrained(experiment: Experiment) -> Experiment:
+    """The same network with random weights: shapes and costs are alike, and nothing is downloaded."""
+    encoder = experiment.model.encoder_cfg
+    bare = encoder.model_copy(update={"pretrained": False, "checkpoint_path": None})
+    return experiment.model_copy(update={"model": experiment.model.model_copy(update={"encoder_cfg": bare})})
+
+
+def make_plan(resolved: Resolved, *, device: torch.device, artifacts: Path) -> Plan:
+    """Open the data, cost the model, count the steps."""
+    experiment = resolved.experiment
+    training = experiment.training
+    photos = open_photos(experiment.data, root=artifacts, draw=False)
+    if photos is None:
+        data: dict[str, Any] = {"name": "builtin", "digest": None, "note": "not drawn yet: the first run draws it"}
+        steps = training.steps_per_epoch
+    else:
+        counts = {f"num_{split}": len(photos.split(split)) for split in SPLITS}
+        data = {"name": photos.name, **counts, "digest": photos.digest, "mask_rule": str(photos.rule), "warnings": photos.warnings}
+        steps = steps_per_epoch(experiment, counts["num_train"])
+    cost = estimate_cost(experiment)
+    amp_dtype = resolve_amp(training, device)
+    weights = cost.num_params * _BYTES_PER_WEIGHT
+    state = weights * (4 if training.ema_decay is not None else 3)  # weights, two AdamW moments, averaged weights
+    return Plan(
+        source=str(resolved.source),
+        profile=resolved.profile,
+        quick_look=resolved.quick_look,
+        changed_by_profile={key: list(change) for key, change in resolved.changed_by_profile.items()},
+        fingerprint=resolved.fingerprint,
+        config=dump(experiment),
+        data=data,
+        cost=cost,
+        device=str(device),
+        precision="float32" if amp_dtype is None else str(amp_dtype).removeprefix("torch."),
+        epochs=training.epochs,
+        steps_per_epoch=steps,
+        crops_per_epoch=steps * training.effective_batch if steps else None,
+        disk_peak_bytes=3 * state + weights,  # latest, the one before, one being written; best
+        disk_final_bytes=3 * weights,  # latest and best weights, and the model in MLflow
+    )

@@ -1,0 +1,107 @@
+"""All that can be wrong before a training begins is found here, while nothing has been written yet."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from crack_sweeps.data.photos import SPLITS, PhotoSet
+from crack_sweeps.errors import DataError
+from crack_sweeps.models.build import build_model, check_built
+from crack_sweeps.models.cost import count_parameters
+from crack_sweeps.models.segmenter import Segmenter
+from crack_sweeps.specs.experiment import Experiment
+from crack_sweeps.training.forecast import MemoryForecast, forecast
+from crack_sweeps.training.precision import resolve_amp
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an experiment's settings came from."""
+
+    source: str
+    profile: str
+    quick_look: bool
+    overrides: tuple[str, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything a training needs, checked and in memory."""
+
+    experiment: Experiment
+    origin: Origin
+    photos: PhotoSet
+    model: Segmenter
+    num_params: int
+    device: torch.device
+    amp_dtype: torch.dtype | None
+    steps_per_epoch: int
+    forecast: MemoryForecast
+    warnings: tuple[str, ...]
+
+
+def prepare(experiment: Experiment, origin: Origin, photos: PhotoSet, *, device: torch.device) -> Prepared:
+    """Build the model and check it; its weights depend on `training.seed` alone.
+
+    Raises:
+        DataError: There is nothing to train or to validate on.
+        WeightsError: Pretrained weights are missing or belong to another model.
+    """
+    if not photos.split("train") or not photos.split("val"):
+        counts = ", ".join(f"{len(photos.split(split))} {split}" for split in SPLITS)
+        raise DataError(f"{photos.root}: {counts}: there must be photos to train and to validate on")
+    foreseen = forecast(experiment)
+    make_deterministic(experiment.training.deterministic, device)
+    torch.manual_seed(experiment.training.seed)
+    model = build_model(experiment.model)
+    check_built(model, experiment.model)
+    model.to(device)
+    if experiment.training.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Prepared(
+        experiment=experiment,
+        origin=origin,
+        photos=photos,
+        model=model,
+        num_params=count_parameters(model),
+        device=device,
+        amp_dtype=resolve_amp(experiment.training, device),
+        steps_per_epoch=steps_per_epoch(experiment, len(photos.split("train"))),
+        forecast=foreseen,
+        warnings=(*photos.warnings, *model.warnings()),
+    )
+
+
+def steps_per_epoch(experiment: Experiment, num_train: int) -> int:
+    """Optimizer steps in an epoch: as set, or as many as show each training photo once (the last ones seen anew)."""
+    training = experiment.training
+    return training.steps_per_epoch or math.ceil(num_train / training.effective_batch)
+
+
+def make_deterministic(on: bool, device: torch.device) -> None:
+    """Ask torch for operations that give the same bits each time, and say where it has none (a warning names it)."""
+    if on and device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as torch's note on reproducibility asks
+    torch.use_deterministic_algorithms(on, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over each new tensor
+    torch.backends.cudnn.benchmark = not on
+
+
+def flat_params(experiment: Experiment) -> dict[str, Any]:
+    """The spec as one level of dotted keys, as MLflow shows it; lists stay lists."""
+
+    def walk(prefix: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {prefix: value}
+        flat: dict[str, Any] = {}
+        for key, inner in value.items():
+            flat |= walk(f"{prefix}.{key}" if prefix else key, inner)
+        return flat
+
+    return walk("", experiment.model_dump(mode="json"))

@@ -1,0 +1,242 @@
+"""One run from start to record: it writes the run's directory and yields what happens, step by step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from crack_sweeps import durable
+from crack_sweeps.data.crops import CropDataset, draws
+from crack_sweeps.data.loader import Loader
+from crack_sweeps.errors import SweepsError
+from crack_sweeps.runs.book import RunBook
+from crack_sweeps.runs.directory import OUTPUTS, RunDirectory, create_run_directory
+from crack_sweeps.runs.environment import describe_environment
+from crack_sweeps.runs.events import EventLog
+from crack_sweeps.runs.finale import Outcome, conclude, validation_scores
+from crack_sweeps.runs.preparation import Prepared, flat_params
+from crack_sweeps.runs.record import RunRecord
+from crack_sweeps.specs.loading import dump
+from crack_sweeps.training.checkpoints import CheckpointFolder
+from crack_sweeps.training.loop import EpochReport, Notice, Report, StepReport, TrainingState, train
+from crack_sweeps.training.peaks import PeakMeter
+
+MLFLOW_EXPERIMENT = "runs"
+Stop = Callable[[], str | None]
+
+
+@dataclass(frozen=True)
+class Began:
+    """The run has its directory and, after a resume, its place in the training."""
+
+    run: RunDirectory
+    resumed_from_step: int | None
+    total_steps: int
+    total_epochs: int
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Training is over; the best weights are being scored on all validation photos."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The last word of a run."""
+
+    record: RunRecord
+
+
+Update = Began | Scoring | Ended | Report
+
+
+def begin_run(
+    prepared: Prepared, *, outputs: Path = OUTPUTS, experiment: str = MLFLOW_EXPERIMENT, tags: Mapping[str, str] | None = None
+) -> RunDirectory:
+    """Make the run's directory with its configuration and its first event.
+
+    Args:
+        prepared: The training.
+        outputs: Folder of all runs.
+        experiment: MLflow experiment to show it under.
+        tags: More MLflow tags.
+    """
+    run = create_run_directory(prepared.experiment.name, outputs=outputs)
+    environment = describe_environment(prepared.device)
+    origin, photos = prepared.origin, prepared.photos
+    precision = "float32" if prepared.amp_dtype is None else str(prepared.amp_dtype).removeprefix("torch.")
+    durable.write_text(run.config, dump(prepared.experiment))
+    facts = {
+        "experiment_file": origin.source,
+        "fingerprint": origin.fingerprint,
+        "profile": origin.profile,
+        "quick_look": origin.quick_look,
+        "overrides": list(origin.overrides),
+        "seed": prepared.experiment.training.seed,
+        "data": {"name": photos.name, "digest": photos.digest, "mask_rule": str(photos.rule), "warnings": photos.warnings},
+        "precision": precision,
+        "num_params": prepared.num_params,
+        "steps_per_epoch": prepared.steps_per_epoch,
+        "built": prepared.model.built(),
+    }
+    durable.write_text(run.environment, json.dumps({**facts, **environment}, indent=2) + "\n")
+    with closing(EventLog(run.events)) as log:
+        log.append(
+            "created",
+            run=run.name,
+            experiment=experiment,
+            params={**flat_params(prepared.experiment), "num_params": prepared.num_params, "precision": precision},
+            tags={
+                "crack_sweeps.run": run.name,
+                "crack_sweeps.fingerprint": origin.fingerprint,
+                "crack_sweeps.profile": origin.profile,
+                "crack_sweeps.quick_look": str(origin.quick_look).lower(),
+                "crack_sweeps.commit": environment["commit"] or "none",
+                "crack_sweeps.dirty_diff": environment["dirty_diff_sha256"] or "clean",
+                "crack_sweeps.data_digest": photos.digest,
+                "crack_sweeps.device": environment["device_name"],
+                **(tags or {}),
+            },
+            dataset={
+                "name": photos.name,
+                "digest": photos.digest,
+                "source": str(prepared.experiment.data.path or "builtin"),
+                "num_train": len(photos.split("train")),
+                "num_val": len(photos.split("val")),
+                "num_test": len(photos.split("test")),
+            },
+        )
+        for path in (run.config, run.environment):
+            log.append("artifact", path=path.name, to="")
+        for warning in prepared.warnings:
+            log.append("note", level="warning", text=warning)
+    return run
+
+
+def proceed(prepared: Prepared, run: RunDirectory, *, stop: Stop) -> Iterator[Update]:
+    """Train from the newest checkpoint (or from the start) to the record.
+
+    Args:
+        prepared: The same experiment, data and device that the run began with.
+        run: Its directory.
+        stop: Asked after each step; a reason (such as a signal's name) makes a checkpoint and ends the run as KILLED.
+
+    Raises:
+        SweepsError: The training failed; the reason is in the record too.
+        filelock.Timeout: Another process trains this run.
+    """
+    with run.lock().acquire(blocking=False), closing(EventLog(run.events)) as log:
+        book = RunBook(run, prepared, log)
+        try:
+            yield from _proceed(prepared, run, book, stop)
+        except (GeneratorExit, KeyboardInterrupt):
+            book.end("KILLED", "left before the end")
+            raise
+        except BaseException as error:
+            book.end("FAILED", error.message if isinstance(error, SweepsError) else f"{type(error).__name__}: {error}")
+            raise
+
+
+def _proceed(prepared: Prepared, run: RunDirectory, book: RunBook, stop: Stop) -> Iterator[Update]:
+    training = prepared.experiment.training
+    vault = CheckpointFolder(run.checkpoints)
+    vault.clear_unfinished()
+    torch.manual_seed(training.seed)
+    state = TrainingState(
+        prepared.model,
+        training,
+        device=prepared.device,
+        amp_dtype=prepared.amp_dtype,
+        steps_per_epoch=prepared.steps_per_epoch,
+    )
+    stored = vault.load_latest()
+    if stored is not None:
+        state.load_state_dict(stored[0])
+    resumed_from = state.step if stored else None
+    book.attempt(state.progress, resumed_from_step=resumed_from)
+    yield Began(run, resumed_from, training.epochs * prepared.steps_per_epoch, training.epochs)
+    for complaint in stored[1] if stored else ():
+        yield book.note(f"{complaint}; going on from the checkpoint before it")
+
+    def validate(model: nn.Module) -> Mapping[str, float]:
+        return validation_scores(prepared, model, batch_size=state.progress.micro_batch)
+
+    with PeakMeter(prepared.device) as meter, closing(_Crops(prepared)) as crops:
+        book.memory_source = meter.source
+        for report in train(state, crops, validate):
+            if isinstance(report, EpochReport):
+                report = replace(report, metrics={**report.metrics, **meter.read()})
+                state.progress.last_report = {"epoch": report.epoch, "step": report.step, "metrics": report.metrics}
+                book.observe_peaks(report.metrics)
+                if report.is_best:
+                    with state.evaluated_weights():
+                        vault.save_best({"model": state.model.state_dict(), "epoch": report.epoch})
+                vault.save_latest(state.state_dict())
+                book.epoch()
+            elif isinstance(report, Notice):
+                book.note(report.text)
+            yield report
+            reason = stop()
+            if reason is not None:
+                if isinstance(report, StepReport):
+                    vault.save_latest(state.state_dict())
+                yield Ended(book.end("KILLED", reason))
+                return
+        book.observe_peaks(meter.read())
+
+    for progress in conclude(prepared, run, vault, batch_size=state.progress.micro_batch):
+        if isinstance(progress, Outcome):
+            book.write_vram()
+            record = book.finish(metrics=progress.metrics, threshold=progress.threshold, files=progress.files)
+            with state.evaluated_weights():
+                vault.finish({"model": state.model.state_dict(), "epoch": state.progress.epoch})
+            yield Ended(record)
+            return
+        yield Scoring(*progress)
+        reason = stop()
+        if reason is not None:
+            yield Ended(book.end("KILLED", reason))
+            return
+
+
+class _Crops:
+    """Gives the micro-batches of an epoch from any step on; the same ones however many workers cut them."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        experiment, data = prepared.experiment, prepared.experiment.data
+        self.num_photos = len(prepared.photos.split("train"))
+        self.seed = experiment.training.seed
+        self.crops_per_step = experiment.training.effective_batch
+        self.crops_per_epoch = self.crops_per_step * prepared.steps_per_epoch
+        dataset = CropDataset(
+            prepared.photos.split("train"),
+            prepared.photos.rule,
+            crop_px=experiment.crop_px,
+            crack_crop_fraction=data.crack_crop_fraction,
+            augmentations=data.transform.augmentations,
+            seed=self.seed,
+            cache_bytes=int(data.cache_gib * 2**30),
+        )
+        self.loader = Loader(
+            dataset,
+            num_workers=data.num_workers,
+            timeout_s=data.loader_timeout_s,
+            pin_memory=prepared.device.type == "cuda",
+        )
+
+    def __call__(self, epoch: int, first_step: int, micro_batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        drawn = draws(self.seed, epoch, self.num_photos, self.crops_per_epoch)
+        return self.loader.epoch(drawn[first_step * self.crops_per_step :], micro_batch)
+
+    def close(self) -> None:
+        """End the workers."""
+        self.loader.close()
