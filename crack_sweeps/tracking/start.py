@@ -1,0 +1,74 @@
+"""Start a mirror beside a training, as a process of its own that no signal to the training reaches."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from crack_sweeps.runs.events import read_events
+from crack_sweeps.tracking.state import EVENTS, Trainer
+
+LOG = Path("logs") / "mirror.log"
+_POLL_S = 0.1
+
+
+@dataclass(frozen=True)
+class MirrorHandle:
+    """A mirror that was started."""
+
+    pid: int
+    process: subprocess.Popen[bytes]
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until everything was sent.
+
+        Returns:
+            Whether it was. False: the mirror is still trying (and goes on doing so), or it gave up; the events stay in
+            the run directory either way, and `send` completes them later.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (code := self.process.poll()) is None and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        return code == 0
+
+
+def start_mirror(run_dir: Path) -> MirrorHandle:
+    """Follow the run's events into MLflow and TensorBoard until it has ended. Returns at once.
+
+    The mirror writes to `logs/mirror.log` only, has its own session (Ctrl-C and a closed terminal stay with the
+    training) and a low priority.
+    """
+    log = run_dir / LOG
+    log.parent.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer.this_process()
+    command = [sys.executable, "-m", "crack_sweeps.tracking.mirror", os.fspath(run_dir), "--follow"]
+    command += ["--trainer-pid", str(trainer.pid), "--trainer-started", repr(trainer.started)]
+    command += ["--first-seq", str(_after_the_last_end(run_dir))]
+    # One thread and no GPU: the mirror converts weights once and must take nothing from the training.
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    with log.open("ab") as output:
+        if sys.platform == "win32":
+            flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.DETACHED_PROCESS
+            flags |= subprocess.BELOW_NORMAL_PRIORITY_CLASS
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environ, creationflags=flags
+            )
+        else:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environ, start_new_session=True
+            )
+    _STARTED.append(process)
+    return MirrorHandle(pid=process.pid, process=process)
+
+
+_STARTED: list[subprocess.Popen[bytes]] = []  # kept: a Popen that is collected while its child lives warns about it
+
+
+def _after_the_last_end(run_dir: Path) -> int:
+    """Number of the event after the last end that stands in the log: a mirror started now waits for a later one."""
+    ends = [int(event["seq"]) for event in read_events(run_dir / EVENTS) if event["kind"] == "ended"]
+    return ends[-1] + 1 if ends else 0

@@ -1,0 +1,119 @@
+"""How far a run has been sent: `tracking.json`. Read by everybody, written by the mirror alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from crack_sweeps import durable
+from crack_sweeps.runs.events import Event, read_events
+from crack_sweeps.tracking.location import StoreLocation
+
+EVENTS = "events.jsonl"
+TRACKING = "tracking.json"
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+_START_TOLERANCE_S = 2.0  # process start times are in clock ticks since boot, and the boot time itself is rounded
+
+
+@dataclass(frozen=True)
+class TrackingState:
+    """Where a run stands in its store.
+
+    Args:
+        store: The store it was sent to, as `StoreLocation.shown`.
+        experiment_id: MLflow's, None until the run exists there.
+        run_id: MLflow's, None until the run exists there.
+        next_seq: Number of the first event that was not sent.
+        status: What MLflow shows.
+    """
+
+    store: str
+    experiment_id: str | None = None
+    run_id: str | None = None
+    next_seq: int = 0
+    status: Status = "RUNNING"
+
+
+def read_state(run_dir: Path) -> TrackingState | None:
+    """What was sent so far; None where nothing was, or where the file is damaged: sending again doubles nothing."""
+    path = run_dir / TRACKING
+    if not path.exists():
+        return None
+    try:
+        return TrackingState(**json.loads(path.read_bytes()))
+    except (ValueError, TypeError):
+        return None
+
+
+def write_state(run_dir: Path, state: TrackingState) -> None:
+    """Replace `tracking.json` in one step."""
+    durable.write_text(run_dir / TRACKING, json.dumps(asdict(state), indent=1) + "\n")
+
+
+def state_in(run_dir: Path, location: StoreLocation) -> TrackingState:
+    """The state in this store: another one than before starts at the first event, since MLflow is only a mirror."""
+    state = read_state(run_dir)
+    if state is None or state.store != location.shown:
+        return TrackingState(store=location.shown)
+    return state
+
+
+def unsent(run_dir: Path) -> int:
+    """Number of events that have not reached the store that they were first sent to."""
+    state = read_state(run_dir)
+    return sum(1 for _ in read_events(run_dir / EVENTS, state.next_seq if state is not None else 0))
+
+
+def left_open(run_dir: Path) -> bool:
+    """Whether the run is shown as running although its training process is dead."""
+    state = read_state(run_dir)
+    if state is None or state.run_id is None or state.status != "RUNNING":
+        return False
+    attempt: Event | None = None
+    for event in read_events(run_dir / EVENTS):
+        if event["kind"] == "attempt":
+            attempt = event
+        elif event["kind"] == "ended":
+            attempt = None
+    return attempt is not None and Trainer.of(attempt).is_dead()
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A training process, told apart from a later one with the same number by its start time."""
+
+    pid: int
+    started: float
+    host: str
+
+    @classmethod
+    def of(cls, attempt: dict[str, Any]) -> Trainer:
+        """The process that an `attempt` event names."""
+        return cls(pid=int(attempt["pid"]), started=float(attempt["process_started"]), host=str(attempt["host"]))
+
+    @classmethod
+    def this_process(cls) -> Trainer:
+        """The calling process."""
+        import psutil
+
+        return cls(pid=os.getpid(), started=psutil.Process().create_time(), host=platform.node())
+
+    def is_dead(self) -> bool:
+        """Whether it certainly runs no more; a process of another machine is never certain."""
+        import psutil
+
+        if self.host not in (platform.node(), socket.gethostname()):
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            return (
+                abs(process.create_time() - self.started) > _START_TOLERANCE_S
+                or process.status() == psutil.STATUS_ZOMBIE
+            )
+        except psutil.NoSuchProcess:
+            return True
