@@ -79,7 +79,9 @@ def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free
     text = f"{free / 1e9:.1f} GB free here"
     if free < RESERVE_BYTES:
-        return Finding("disk", "warning", text, f"make room: less than {RESERVE_BYTES / 1e9:.0f} GB may not last a training")
+        return Finding(
+            "disk", "warning", text, f"make room: less than {RESERVE_BYTES / 1e9:.0f} GB may not last a training"
+        )
     return Finding("disk", "ok", text)
 
 

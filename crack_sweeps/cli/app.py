@@ -48,6 +48,9 @@ def run_command_line(arguments: list[str] | None = None) -> int:
     except typer.TyperException as error:
         message = error.format_message()
         if message:
-            console.fail(message[:1].lower() + message[1:].rstrip("."), "`sweeps --help` and `sweeps COMMAND --help` show what there is")
+            console.fail(
+                message[:1].lower() + message[1:].rstrip("."),
+                "`sweeps --help` and `sweeps COMMAND --help` show what there is",
+            )
         return 2
     return result if isinstance(result, int) else 0

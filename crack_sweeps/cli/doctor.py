@@ -8,7 +8,9 @@ import typer
 
 
 def doctor(
-    fix: Annotated[bool, typer.Option("--fix", help="Send unsent events and close dead runs; deletes nothing.")] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Send unsent events and close dead runs; deletes nothing.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON list on stdout.")] = False,
 ) -> None:
     """Look at device, driver, stores, disk, versions, and at what a crash left."""

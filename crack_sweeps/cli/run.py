@@ -21,7 +21,8 @@ _CATCHABLE = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # those that this syst
 
 def run(
     experiment: Annotated[
-        str | None, typer.Argument(help="A shipped experiment, one of ./experiments, or a YAML file.", show_default=False)
+        str | None,
+        typer.Argument(help="A shipped experiment, one of ./experiments, or a YAML file.", show_default=False),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as training.epochs=10.")
@@ -32,11 +33,15 @@ def run(
     data: Annotated[Path | None, typer.Option(help="Folder of photos and masks; without it, the built-in set.")] = None,
     profile: Annotated[str, typer.Option(help="auto, cpu, gpu-8gb, gpu-24gb or gpu-80gb.")] = "auto",
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order, crops, augmentation.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; train and write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be done; train and write nothing.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the newest unfinished run of this experiment, seed and data.")
     ] = False,
-    resume_from: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with this run, exactly as it was.")] = None,
+    resume_from: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Go on with this run, exactly as it was.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Train one model, evaluate it honestly, and keep everything."""
@@ -57,14 +62,21 @@ def run(
     if dry_run:
         assert experiment is not None or resume_from is not None
         if experiment is None:
-            raise UserError("--dry-run plans a new run, and --resume-from goes on with an old one", hint="leave one of them out")
-        _print_plan(
-            api.plan(experiment, overrides=settings, data=data, profile=profile, seed=seed), as_json=json
-        )
+            raise UserError(
+                "--dry-run plans a new run, and --resume-from goes on with an old one", hint="leave one of them out"
+            )
+        _print_plan(api.plan(experiment, overrides=settings, data=data, profile=profile, seed=seed), as_json=json)
         return
     with _interrupts() as interrupts:
         record = _watch(
-            experiment, settings, data=data, profile=profile, seed=seed, resume=resume, resume_from=resume_from, interrupts=interrupts
+            experiment,
+            settings,
+            data=data,
+            profile=profile,
+            seed=seed,
+            resume=resume,
+            resume_from=resume_from,
+            interrupts=interrupts,
         )
     _print_record(record, as_json=json)
     if interrupts.number is not None and record.status == "KILLED":
@@ -151,7 +163,9 @@ class Interrupts:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.number = number
-        sys.stderr.write(f"\n{signal.Signals(number).name}: storing a checkpoint, then stopping; once more kills at once\n")
+        sys.stderr.write(
+            f"\n{signal.Signals(number).name}: storing a checkpoint, then stopping; once more kills at once\n"
+        )
         sys.stderr.flush()
 
 
@@ -176,17 +190,26 @@ def _print_record(record: RunRecord, *, as_json: bool) -> None:
 
         print(json.dumps(record.as_dict(), indent=2, allow_nan=False))
         return
-    rows = [("run", record.run), ("status", record.status if record.reason is None else f"{record.status} ({record.reason})")]
+    rows = [
+        ("run", record.run),
+        ("status", record.status if record.reason is None else f"{record.status} ({record.reason})"),
+    ]
     figures = record.metrics
     if record.status == "FINISHED":
         num_images = int(figures["val/num_images"])
         rows += [
-            ("crack IoU", f"{figures['val/crack_iou']:.3f} pooled, {figures['val/crack_iou_image']:.3f} mean of images"),
+            (
+                "crack IoU",
+                f"{figures['val/crack_iou']:.3f} pooled, {figures['val/crack_iou_image']:.3f} mean of images",
+            ),
             ("crack F1", f"{figures['val/crack_f1']:.3f} pooled, {figures['val/crack_f1_image']:.3f} mean of images"),
             ("precision", f"{figures['val/precision']:.3f}"),
             ("recall", f"{figures['val/recall']:.3f}"),
             ("measured on", f"{num_images} validation photos, whole; threshold {record.threshold:.2f} chosen on them"),
-            ("floors (IoU)", f"Otsu {figures['floor/otsu_crack_iou']:.3f}, black-hat {figures['floor/black_hat_crack_iou']:.3f}"),
+            (
+                "floors (IoU)",
+                f"Otsu {figures['floor/otsu_crack_iou']:.3f}, black-hat {figures['floor/black_hat_crack_iou']:.3f}",
+            ),
         ]
     peaks = {name: value for name, value in record.vram.items() if name.endswith("_bytes")}
     rows += [(name, f"{console.human_bytes(value)} ({record.vram['source']})") for name, value in peaks.items()]
@@ -200,7 +223,9 @@ def _print_record(record: RunRecord, *, as_json: bool) -> None:
         rows.append(("note", "a quick look: not to be ranked beside full runs"))
     console.print_rows(rows)
     if record.status == "FINISHED":
-        console.say(f"\nnext:\n  sweeps ui                        compare runs in MLflow\n  ls {record.run_dir}/predictions")
+        console.say(
+            f"\nnext:\n  sweeps ui                        compare runs in MLflow\n  ls {record.run_dir}/predictions"
+        )
 
 
 def _print_plan(plan: Plan, *, as_json: bool) -> None:
@@ -213,8 +238,12 @@ def _print_plan(plan: Plan, *, as_json: bool) -> None:
         return
     print(plan.config)
     data = plan.data
-    found = data["note"] if data["digest"] is None else (
-        f"{data['num_train']} train, {data['num_val']} val, {data['num_test']} test; crack is {data['mask_rule']}; digest {data['digest'][:12]}"
+    found = (
+        data["note"]
+        if data["digest"] is None
+        else (
+            f"{data['num_train']} train, {data['num_val']} val, {data['num_test']} test; crack is {data['mask_rule']}; digest {data['digest'][:12]}"
+        )
     )
     rows = [
         ("experiment file", plan.source),
@@ -226,7 +255,10 @@ def _print_plan(plan: Plan, *, as_json: bool) -> None:
         *cost_rows(plan),
         ("epochs", f"at most {plan.epochs}"),
         ("steps per epoch", str(plan.steps_per_epoch or "one crop per training photo")),
-        ("disk", f"{console.human_bytes(plan.disk_peak_bytes)} while training, {console.human_bytes(plan.disk_final_bytes)} after"),
+        (
+            "disk",
+            f"{console.human_bytes(plan.disk_peak_bytes)} while training, {console.human_bytes(plan.disk_final_bytes)} after",
+        ),
     ]
     console.print_rows(rows)
     for warning in data.get("warnings", ()):

@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="List, show and check experiments; their JSON schema.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="List, show and check experiments; their JSON schema.", no_args_is_help=True, rich_markup_mode=None
+)
 _EXPERIMENT = typer.Argument(help="A shipped experiment, one of ./experiments, or a YAML file.")
 _OVERRIDES = typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as training.epochs=10.")
 _PROFILE = typer.Option(help="none, auto, cpu, gpu-8gb, gpu-24gb or gpu-80gb.")
@@ -22,7 +24,9 @@ def list_specs(json: Annotated[bool, typer.Option("--json", help="Print a JSON l
     if json:
         from json import dumps
 
-        print(dumps([{"name": file.name, "path": str(file.path), "question": file.question} for file in found], indent=2))
+        print(
+            dumps([{"name": file.name, "path": str(file.path), "question": file.question} for file in found], indent=2)
+        )
         return
     console.print_rows([(file.name, file.question) for file in found])
 

@@ -145,7 +145,9 @@ def find_run(wanted: str, *, outputs: Path = OUTPUTS) -> RunDirectory:
     if wanted == str(outputs / Path(wanted).name):
         wanted = Path(wanted).name
     matches = [
-        run for run in all_runs(outputs=outputs) if run.name.startswith(wanted) or (mlflow_id(run) or "").startswith(wanted)
+        run
+        for run in all_runs(outputs=outputs)
+        if run.name.startswith(wanted) or (mlflow_id(run) or "").startswith(wanted)
     ]
     exact = [run for run in matches if wanted in (run.name, mlflow_id(run))]
     if len(exact) == 1:
@@ -156,7 +158,10 @@ def find_run(wanted: str, *, outputs: Path = OUTPUTS) -> RunDirectory:
         raise RunNotFound(f"no run is named `{wanted}`", hint=hint)
     if len(matches) > 1:
         names = ", ".join(run.name for run in matches[:3])
-        raise RunNotFound(f"`{wanted}` means {len(matches)} runs: {names}{', ...' if len(matches) > 3 else ''}", hint="type more of the name")
+        raise RunNotFound(
+            f"`{wanted}` means {len(matches)} runs: {names}{', ...' if len(matches) > 3 else ''}",
+            hint="type more of the name",
+        )
     return matches[0]
 
 

@@ -30,7 +30,9 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
         "num_cpus": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine(),
+        "device_name": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "commit": commit,
         "dirty_diff_sha256": dirty,

@@ -81,7 +81,13 @@ def conclude(
     pyarrow.parquet.write_table(score_table(scored, threshold), run.scores)
     files: list[tuple[Path, str]] = [(run.scores, "")]
     pictures = draw_overlays(
-        predict, photos, rule, scored, threshold, num_each=prepared.experiment.evaluation.num_overlays, folder=run.predictions
+        predict,
+        photos,
+        rule,
+        scored,
+        threshold,
+        num_each=prepared.experiment.evaluation.num_overlays,
+        folder=run.predictions,
     )
     files += [(path, "overlays") for path in pictures]
     epochs = [(event["epoch"], event["metrics"]) for event in read_events(run.events) if event["kind"] == "epoch"]

@@ -96,7 +96,13 @@ def make_plan(resolved: Resolved, *, device: torch.device, artifacts: Path) -> P
         steps = training.steps_per_epoch
     else:
         counts = {f"num_{split}": len(photos.split(split)) for split in SPLITS}
-        data = {"name": photos.name, **counts, "digest": photos.digest, "mask_rule": str(photos.rule), "warnings": photos.warnings}
+        data = {
+            "name": photos.name,
+            **counts,
+            "digest": photos.digest,
+            "mask_rule": str(photos.rule),
+            "warnings": photos.warnings,
+        }
         steps = steps_per_epoch(experiment, counts["num_train"])
     cost = estimate_cost(experiment)
     amp_dtype = resolve_amp(training, device)

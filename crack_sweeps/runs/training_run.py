@@ -60,7 +60,11 @@ Update = Began | Scoring | Ended | Report
 
 
 def begin_run(
-    prepared: Prepared, *, outputs: Path = OUTPUTS, experiment: str = MLFLOW_EXPERIMENT, tags: Mapping[str, str] | None = None
+    prepared: Prepared,
+    *,
+    outputs: Path = OUTPUTS,
+    experiment: str = MLFLOW_EXPERIMENT,
+    tags: Mapping[str, str] | None = None,
 ) -> RunDirectory:
     """Make the run's directory with its configuration and its first event.
 
@@ -82,7 +86,12 @@ def begin_run(
         "quick_look": origin.quick_look,
         "overrides": list(origin.overrides),
         "seed": prepared.experiment.training.seed,
-        "data": {"name": photos.name, "digest": photos.digest, "mask_rule": str(photos.rule), "warnings": photos.warnings},
+        "data": {
+            "name": photos.name,
+            "digest": photos.digest,
+            "mask_rule": str(photos.rule),
+            "warnings": photos.warnings,
+        },
         "precision": precision,
         "num_params": prepared.num_params,
         "steps_per_epoch": prepared.steps_per_epoch,

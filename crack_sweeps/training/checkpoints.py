@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -109,7 +110,10 @@ class CheckpointFolder:
             if content["format"] != FORMAT:
                 hint = "use the version that wrote it"
                 raise CheckpointError(f"{path}: format {content['format']}, this version reads {FORMAT}", hint=hint)
-            return [{"name": str(e["name"]), "sha256": str(e["sha256"]), "size_bytes": int(e["size_bytes"])} for e in content["files"]]
+            return [
+                {"name": str(e["name"]), "sha256": str(e["sha256"]), "size_bytes": int(e["size_bytes"])}
+                for e in content["files"]
+            ]
         except (ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"{path}: damaged ({error})", hint="start the run anew") from error
 
@@ -144,6 +148,8 @@ def load(path: Path, *, known: list[str] | None = None) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such checkpoint", hint="name a run that has one")
     if known is not None and sha256(path) not in known:
         raise CheckpointError(f"{path}: damaged (its SHA-256 is not the one that was stored)")
+    if not zipfile.is_zipfile(path):  # older pickle formats, which torch would read too, were never written here
+        raise CheckpointError(f"{path}: cannot be read as a checkpoint (not a zip archive of torch.save)")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:

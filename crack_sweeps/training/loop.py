@@ -86,7 +86,13 @@ class TrainingState:
     """
 
     def __init__(
-        self, model: Segmenter, training: Training, *, device: torch.device, amp_dtype: torch.dtype | None, steps_per_epoch: int
+        self,
+        model: Segmenter,
+        training: Training,
+        *,
+        device: torch.device,
+        amp_dtype: torch.dtype | None,
+        steps_per_epoch: int,
     ) -> None:
         self.model = model
         self.training = training
@@ -266,7 +272,9 @@ def _shrink(state: TrainingState) -> Notice:
     if not progress.activation_checkpointing:
         progress.activation_checkpointing = True
         state.model.set_activation_checkpointing(True)
-        return Notice(f"{where}: micro-batch is {progress.micro_batch} already, so activations are recomputed from now on")
+        return Notice(
+            f"{where}: micro-batch is {progress.micro_batch} already, so activations are recomputed from now on"
+        )
     raise OutOfMemory(
         f"{where}, with micro-batch {progress.micro_batch} and activation checkpointing",
         hint="choose a smaller `data.crop_px`, encoder or `model.decoder_cfg.width_multiplier`",
@@ -281,7 +289,9 @@ def _close_epoch(state: TrainingState, validate: Validate) -> EpochReport:
         scores = dict(validate(state.model))
     score = scores[OBJECTIVE]
     if not math.isfinite(score):
-        raise NotFiniteError(f"{OBJECTIVE} is {score} after epoch {progress.epoch + 1}", hint="look at logs/ of the run")
+        raise NotFiniteError(
+            f"{OBJECTIVE} is {score} after epoch {progress.epoch + 1}", hint="look at logs/ of the run"
+        )
     crops = training.effective_batch * state.steps_per_epoch
     is_best = progress.best_score is None or score > progress.best_score
     metrics = {name: total / state.steps_per_epoch for name, total in progress.sums.items()}
