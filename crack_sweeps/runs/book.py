@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class RunBook:
         self.memory_source: str | None = None
         self._log = log
         self._attempts = 0
+        self._told_micro_batch = prepared.experiment.training.batch_size
         self._last_epoch = 0
         self._final: set[str] = set()  # final events that are written
         for event in read_events(run.events):
@@ -43,7 +45,7 @@ class RunBook:
                 self._attempts += 1
             elif event["kind"] == "epoch":
                 self._last_epoch = event["epoch"]
-                self.observe_peaks(event["metrics"])
+                self._keep_highest(event["metrics"])
             elif event["kind"] in ("metrics", "model"):
                 self._final.add(event["kind"])
             elif event["kind"] == "artifact":
@@ -73,11 +75,19 @@ class RunBook:
     def note(self, text: str) -> Notice:
         """Tell something that a person should know."""
         self._log.append("note", level="warning", text=text)
-        self._log.append("tags", tags={"crack_sweeps.micro_batch": str(self.progress.micro_batch)})
+        if self.progress.micro_batch != self._told_micro_batch:
+            self._told_micro_batch = self.progress.micro_batch
+            self._log.append("tags", tags={"crack_sweeps.micro_batch": str(self._told_micro_batch)})
         return Notice(text)
 
-    def observe_peaks(self, metrics: dict[str, float]) -> None:
-        """Keep the highest memory seen."""
+    def observe_peaks(self, metrics: Mapping[str, float], source: str) -> None:
+        """Keep the highest memory seen in any attempt, and where the figures come from."""
+        if source != self.memory_source:
+            self._log.append("tags", tags={"memory_source": source})
+        self.memory_source = source
+        self._keep_highest(metrics)
+
+    def _keep_highest(self, metrics: Mapping[str, float]) -> None:
         for name, value in metrics.items():
             if name.endswith("_bytes"):
                 self.peaks[name] = max(value, self.peaks.get(name, 0.0))

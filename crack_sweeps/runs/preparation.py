@@ -13,8 +13,9 @@ from crack_sweeps.data.photos import SPLITS, PhotoSet
 from crack_sweeps.errors import DataError
 from crack_sweeps.models.build import build_model, check_built
 from crack_sweeps.models.cost import count_parameters
+from crack_sweeps.models.hybrid import dead_rate_warnings
 from crack_sweeps.models.segmenter import Segmenter
-from crack_sweeps.specs.experiment import Experiment
+from crack_sweeps.specs.experiment import Experiment, HybridModel, SmpModel
 from crack_sweeps.training.forecast import MemoryForecast, forecast
 from crack_sweeps.training.precision import resolve_amp
 
@@ -74,8 +75,13 @@ def prepare(experiment: Experiment, origin: Origin, photos: PhotoSet, *, device:
         amp_dtype=resolve_amp(experiment.training, device),
         steps_per_epoch=steps_per_epoch(experiment, len(photos.split("train"))),
         forecast=foreseen,
-        warnings=(*photos.warnings, *model.warnings()),
+        warnings=(*photos.warnings, *rate_warnings(experiment.model)),
     )
+
+
+def rate_warnings(model: HybridModel | SmpModel) -> list[str]:
+    """What is odd about a model that can be trained all the same."""
+    return dead_rate_warnings(model) if isinstance(model, HybridModel) else []
 
 
 def steps_per_epoch(experiment: Experiment, num_train: int) -> int:

@@ -180,12 +180,11 @@ def _proceed(prepared: Prepared, run: RunDirectory, book: RunBook, stop: Stop) -
         return validation_scores(prepared, model, batch_size=state.progress.micro_batch)
 
     with PeakMeter(prepared.device) as meter, closing(_Crops(prepared)) as crops:
-        book.memory_source = meter.source
         for report in train(state, crops, validate):
             if isinstance(report, EpochReport):
                 report = replace(report, metrics={**report.metrics, **meter.read()})
                 state.progress.last_report = {"epoch": report.epoch, "step": report.step, "metrics": report.metrics}
-                book.observe_peaks(report.metrics)
+                book.observe_peaks(report.metrics, meter.source)
                 if report.is_best:
                     with state.evaluated_weights():
                         vault.save_best({"model": state.model.state_dict(), "epoch": report.epoch})
@@ -200,7 +199,7 @@ def _proceed(prepared: Prepared, run: RunDirectory, book: RunBook, stop: Stop) -
                     vault.save_latest(state.state_dict())
                 yield Ended(book.end("KILLED", reason))
                 return
-        book.observe_peaks(meter.read())
+        book.observe_peaks(meter.read(), meter.source)
 
     for progress in conclude(prepared, run, vault, batch_size=state.progress.micro_batch):
         if isinstance(progress, Outcome):

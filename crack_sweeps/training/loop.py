@@ -259,8 +259,8 @@ def _shrink(state: TrainingState) -> Notice:
     state.optimizer.zero_grad(set_to_none=True)
     if state.device.type == "cuda":
         torch.cuda.empty_cache()
-    smallest = 2 if state.has_batch_norm else 1  # BatchNorm has no statistics over one value
-    smaller = [b for b in range(smallest, progress.micro_batch // 2 + 1) if effective % b == 0]
+    halved = range(state.model.min_batch_size, progress.micro_batch // 2 + 1)
+    smaller = [size for size in halved if effective % size == 0]
     where = f"out of memory in epoch {progress.epoch + 1}, step {state.step + 1}"
     if smaller:
         before, progress.micro_batch = progress.micro_batch, smaller[-1]

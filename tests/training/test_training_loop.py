@@ -1,0 +1,277 @@
+"""The loop: exact accumulation, whole state at each step, and the three ways in which a step can go wrong."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from crack_sweeps.errors import NotFiniteError, OutOfMemory
+from crack_sweeps.models.segmenter import Segmenter
+from crack_sweeps.specs.experiment import Training
+from crack_sweeps.training.loop import EpochReport, Notice, StepReport, TrainingState, train
+
+STEPS = 3
+SIDE = 16
+
+
+class Tiny(Segmenter):
+    """A few convolutions with GroupNorm and dropout, so that random numbers matter."""
+
+    def __init__(self, *, dropout: float = 0.2) -> None:
+        super().__init__(mean=[0.5] * 3, std=[0.25] * 3)
+        self.encoder = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.ReLU())
+        self.head = nn.Sequential(nn.Dropout2d(dropout), nn.Conv2d(8, 1, 1))
+        self.checkpointing = False
+
+    def forward(self, image_B3HW: Tensor) -> Tensor:
+        return self.head(self.encoder(self.normalise(image_B3HW)))
+
+    def encoder_stages(self) -> list[list[nn.Parameter]]:
+        return [list(self.encoder.parameters())]
+
+    def set_activation_checkpointing(self, enabled: bool) -> None:
+        self.checkpointing = enabled
+
+    def built(self) -> dict[str, object]:
+        return {}
+
+
+def settings(**changes: object) -> Training:
+    plain = {"batch_size": 4, "gradient_accumulation_steps": 2, "epochs": 2, "use_amp": False, "learning_rate": 0.01}
+    return Training(**{**plain, **changes})
+
+
+def fresh(training: Training, make: Callable[[], Tiny] = Tiny) -> TrainingState:
+    torch.manual_seed(training.seed)
+    return TrainingState(make(), training, device=torch.device("cpu"), amp_dtype=None, steps_per_epoch=STEPS)
+
+
+def crops(effective: int = 8):
+    """The same crops for an epoch whatever the micro-batch and the step to begin with."""
+
+    def batches(epoch: int, first_step: int, micro_batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        generator = torch.Generator().manual_seed(epoch)
+        image = torch.randint(0, 256, (STEPS * effective, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
+        mask = (image[:, :1] < 60).to(torch.uint8)
+        for start in range(first_step * effective, STEPS * effective, micro_batch):
+            yield image[start : start + micro_batch], mask[start : start + micro_batch]
+
+    return batches
+
+
+def constant_score(_: nn.Module) -> Mapping[str, float]:
+    return {"val/crack_iou": 0.5}
+
+
+def weights(state: TrainingState) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+
+
+def assert_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+def test_reports_come_step_by_step_and_epoch_by_epoch() -> None:
+    reports = list(train(fresh(settings()), crops(), constant_score))
+    assert [type(report) for report in reports] == ([StepReport] * STEPS + [EpochReport]) * 2
+    last = reports[-1]
+    assert isinstance(last, EpochReport)
+    assert (last.epoch, last.step, last.is_best) == (2, 2 * STEPS, False)
+    assert {
+        "train/loss",
+        "train/focal",
+        "train/dice",
+        "train/gradient_norm",
+        "val/crack_iou",
+        "lr",
+        "images_per_s",
+    } <= last.metrics.keys()
+    assert math.isclose(
+        last.metrics["train/loss"], last.metrics["train/focal"] + last.metrics["train/dice"], rel_tol=1e-5
+    )
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 4])
+def test_accumulated_micro_batches_give_the_gradient_of_the_large_batch(micro_batch: int) -> None:
+    """SGD-like check in the first step's gradient: AdamW would hide a wrong scale."""
+    gradients = []
+    for batch_size in (8, micro_batch):
+        state = fresh(
+            settings(batch_size=batch_size, gradient_accumulation_steps=8 // batch_size, gradient_clip_norm=None),
+            lambda: Tiny(dropout=0.0),
+        )
+        next(iter(train(state, crops(), constant_score)))
+        gradients.append({name: p.grad.clone() for name, p in state.model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys() != set()
+    for name, large in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], large, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_stored_after_any_step_and_resumed_the_weights_are_the_same_bit_for_bit(ema_decay: float | None) -> None:
+    training = settings(ema_decay=ema_decay)
+    whole = fresh(training)
+    moments = []
+    for _ in train(whole, crops(), constant_score):
+        moments.append(copy.deepcopy(whole.state_dict()))
+    assert len(moments) == 2 * (STEPS + 1)
+    for moment in moments:
+        resumed = fresh(training)
+        torch.rand(7)  # whatever the process did before it resumed
+        resumed.load_state_dict(moment)
+        for _ in train(resumed, crops(), constant_score):
+            pass
+        assert_same(weights(whole), weights(resumed))
+        if whole.average is not None and resumed.average is not None:
+            with whole.evaluated_weights(), resumed.evaluated_weights():
+                assert_same(weights(whole), weights(resumed))
+
+
+@pytest.mark.parametrize("left_out", ["optimizer", "random"])
+def test_without_each_part_of_the_state_the_weights_would_differ(left_out: str) -> None:
+    """The test above can fail: leave a part out and it does."""
+    training = settings()
+    whole = fresh(training)
+    middle = None
+    for number, _ in enumerate(train(whole, crops(), constant_score)):
+        if number == 1:
+            middle = copy.deepcopy(whole.state_dict())
+    assert middle is not None
+    resumed = fresh(training)
+    torch.rand(7)
+    middle[left_out] = resumed.state_dict()[left_out]
+    resumed.load_state_dict(middle)
+    for _ in train(resumed, crops(), constant_score):
+        pass
+    assert not torch.equal(whole.model.head[1].weight, resumed.model.head[1].weight)
+
+
+def test_out_of_memory_halves_the_micro_batch_then_recomputes_then_gives_up() -> None:
+    class Greedy(Tiny):
+        room = 0
+
+        def forward(self, image_B3HW: Tensor) -> Tensor:
+            cost = image_B3HW.shape[0] * (1 if self.checkpointing else 2)
+            if self.training and cost > self.room:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(image_B3HW)
+
+    Greedy.room = 4
+    state = fresh(settings(batch_size=8, gradient_accumulation_steps=1), Greedy)
+    reports = list(train(state, crops(), constant_score))
+    notices = [report.text for report in reports if isinstance(report, Notice)]
+    assert [text.split("micro-batch ")[1].split(",")[0] for text in notices] == ["8 -> 4", "4 -> 2"]
+    assert state.progress.micro_batch * state.accumulation == 8
+    assert sum(isinstance(report, StepReport) for report in reports) == 2 * STEPS
+
+    Greedy.room = 1
+    state = fresh(settings(batch_size=2, gradient_accumulation_steps=4), Greedy)
+    notices = [report.text for report in train(state, crops(), constant_score) if isinstance(report, Notice)]
+    assert "recomputed" in notices[-1]
+    assert state.progress.activation_checkpointing
+
+    Greedy.room = 0
+    state = fresh(settings(batch_size=1, gradient_accumulation_steps=8), Greedy)
+    with pytest.raises(OutOfMemory, match="micro-batch 1 and activation checkpointing"):
+        list(train(state, crops(), constant_score))
+
+
+def test_a_step_that_ran_out_of_memory_is_taken_with_the_same_crops() -> None:
+    class Once(Tiny):
+        calls = 0
+
+        def forward(self, image_B3HW: Tensor) -> Tensor:
+            self.calls += self.training
+            if self.calls == 4:  # in the second step, after its first micro-batch was already backward
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(image_B3HW)
+
+    calm = fresh(settings(), lambda: Tiny(dropout=0.0))
+    disturbed = fresh(settings(), lambda: Once(dropout=0.0))
+    calm_losses = [report.loss for report in train(calm, crops(), constant_score) if isinstance(report, StepReport)]
+    losses = [report.loss for report in train(disturbed, crops(), constant_score) if isinstance(report, StepReport)]
+    assert disturbed.progress.micro_batch == 2
+    assert losses == pytest.approx(calm_losses, rel=1e-4)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
+    class Poisoned(Tiny):
+        poison = False
+
+        def forward(self, image_B3HW: Tensor) -> Tensor:
+            return super().forward(image_B3HW) * (math.nan if self.poison else 1.0)
+
+    state = fresh(settings(), Poisoned)
+    stream = train(state, crops(), constant_score)
+    next(stream)
+    before = weights(state)
+    Poisoned.poison = True
+    with pytest.raises(NotFiniteError, match=r"train/loss is nan in epoch 1, step 2; the step was not taken"):
+        next(stream)
+    assert_same(before, weights(state))
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_step() -> None:
+    class Explodes(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: object, gradient: Tensor) -> Tensor:
+            return gradient * math.inf
+
+    class Steep(Tiny):
+        def forward(self, image_B3HW: Tensor) -> Tensor:
+            return Explodes.apply(super().forward(image_B3HW))
+
+    state = fresh(settings(), Steep)
+    before = weights(state)
+    with pytest.raises(NotFiniteError, match="gradient_norm"):
+        list(train(state, crops(), constant_score))
+    assert_same(before, weights(state))
+
+
+def test_a_validation_score_that_is_not_a_number_is_a_reason_and_no_score() -> None:
+    with pytest.raises(NotFiniteError, match="val/crack_iou is nan after epoch 1"):
+        list(train(fresh(settings()), crops(), lambda _: {"val/crack_iou": math.nan}))
+
+
+def test_training_stops_when_validation_has_not_improved_for_long_enough() -> None:
+    scores = iter([0.1, 0.3, 0.2, 0.3, 0.9])
+    state = fresh(settings(epochs=5, early_stopping_patience=2))
+    reports = [
+        r for r in train(state, crops(), lambda _: {"val/crack_iou": next(scores)}) if isinstance(r, EpochReport)
+    ]
+    assert [report.is_best for report in reports] == [True, True, False, False]
+    assert (state.progress.best_epoch, state.progress.best_score) == (2, 0.3)
+
+
+def test_validation_sees_the_averaged_weights_and_training_goes_on_with_its_own() -> None:
+    seen = []
+
+    def validate(model: nn.Module) -> Mapping[str, float]:
+        seen.append(model.state_dict()["head.1.weight"].clone())
+        return {"val/crack_iou": 0.5}
+
+    state = fresh(settings(ema_decay=0.99, epochs=1))
+    before_validation = None
+    for report in train(state, crops(), validate):
+        if isinstance(report, StepReport):
+            before_validation = state.model.state_dict()["head.1.weight"].clone()
+    assert before_validation is not None
+    assert torch.equal(state.model.state_dict()["head.1.weight"], before_validation)
+    assert not torch.equal(seen[0], before_validation)
+
+
+def test_the_last_learning_rate_is_the_fraction_that_was_asked_for() -> None:
+    reports = [
+        r for r in train(fresh(settings(min_lr_fraction=0.1)), crops(), constant_score) if isinstance(r, EpochReport)
+    ]
+    assert reports[-1].metrics["lr"] == pytest.approx(0.001)
