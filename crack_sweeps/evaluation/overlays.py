@@ -1,0 +1,260 @@
+"""Pictures of the best, median and worst images: photo, truth, probability and errors, with their scores above."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import matplotlib
+import numpy as np
+from jaxtyping import Float32, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from crack_sweeps.data.masks import read_pair
+from crack_sweeps.data.photos import Photo, ResolvedMaskRule
+from crack_sweeps.evaluation.counts import count_pixels
+from crack_sweeps.evaluation.scores import Evaluation, metrics
+from crack_sweeps.evaluation.thresholds import crack_pixels
+from crack_sweeps.evaluation.tiles import Predict
+
+Colour = tuple[int, int, int]
+
+# Okabe and Ito's palette for all kinds of colour vision (2008): black where the net is right, so that errors stand out.
+FOUND: Colour = (0, 0, 0)
+FALSE_ALARM: Colour = (213, 94, 0)
+MISSED: Colour = (0, 114, 178)
+_LEGEND = (("found", FOUND), ("false alarm", FALSE_ALARM), ("missed", MISSED))
+
+_NAMES = ("truth", "probability", "errors")  # of the panels after the photo
+
+_PAPER: Colour = (255, 255, 255)
+_INK: Colour = (25, 25, 25)
+_GREY: Colour = (110, 110, 110)
+_FADE = 0.62  # share of white in the photo behind the errors: black, orange and blue all stand out from it
+
+# All in px. A panel is enlarged until captions fit on it, and shrunk until four of them fit on a screen.
+_MIN_PANEL = 320
+_MAX_PANEL = 896
+_MAX_WIDTH = 1840
+_MARGIN = 12
+_LABEL_HEIGHT = 24
+_CAPTION_HEIGHT = 56
+
+
+@dataclass(frozen=True)
+class Pick:
+    """An image worth looking at: the `rank`-th of `of` images picked as best, median or worst.
+
+    Args:
+        kind: Why it was picked.
+        rank: From 1; the best of the best and the worst of the worst come first.
+        of: How many of this kind were picked.
+        index: Its place in the evaluation.
+    """
+
+    kind: Literal["best", "median", "worst"]
+    rank: int
+    of: int
+    index: int
+
+
+def pick_images(evaluation: Evaluation, threshold: float, num_each: int) -> list[Pick]:
+    """Up to `num_each` of the best, of the median and of the worst images by crack IoU; none is picked twice.
+
+    Images without a crack on which none was predicted score 1, and there is nothing to see on them: they are passed
+    over, unless there are no others.
+    """
+    confusion = evaluation.counts.at(threshold)
+    iou = metrics(confusion)["crack_iou"]
+    something = confusion.tp + confusion.fp + confusion.fn > 0
+    candidates = np.flatnonzero(something) if something.any() else np.arange(len(iou))
+    ranked = sorted(candidates.tolist(), key=lambda index: (-iou[index], evaluation.names[index]))
+    num_each = min(num_each, max(1, len(ranked) // 3))
+    middle = (len(ranked) - num_each) // 2
+    chosen: dict[Literal["best", "median", "worst"], list[int]] = {
+        "best": ranked[:num_each],
+        "worst": ranked[::-1][:num_each],
+        "median": ranked[middle : middle + num_each],
+    }
+    picks: list[Pick] = []
+    for kind, indexes in chosen.items():
+        taken = {pick.index for pick in picks}
+        new = [index for index in indexes if index not in taken]
+        picks += [Pick(kind, rank, len(new), index) for rank, index in enumerate(new, start=1)]
+    return picks
+
+
+def write_overlays(
+    predict: Predict,
+    photos: Sequence[Photo],
+    rule: ResolvedMaskRule,
+    evaluation: Evaluation,
+    threshold: float,
+    folder: Path,
+    *,
+    num_each: int,
+) -> list[Path]:
+    """Predict the picked images once more and write a PNG of each, such as `worst-01-NAME.png`.
+
+    Args:
+        predict: What gave the evaluation.
+        photos: At least those of the evaluation.
+        rule: How their masks are read.
+        evaluation: What the pictures are picked by.
+        threshold: Where probability becomes crack.
+        folder: Made where it is missing.
+        num_each: Pictures of each of best, median and worst; 0 is none.
+    """
+    if num_each == 0:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    by_name = {photo.name: photo for photo in photos}
+    written = []
+    for pick in pick_images(evaluation, threshold, num_each):
+        photo = by_name[evaluation.names[pick.index]]
+        image_HW3, mask_HW = read_pair(photo, rule)
+        which = f"{pick.kind} {pick.rank} of {pick.of}" if pick.of > 1 else pick.kind
+        picture = draw_overlay(image_HW3, mask_HW, predict(image_HW3), threshold, title=f"{photo.name}   ({which})")
+        # 60 characters are at most 240 bytes, so the whole is a file name on every file system.
+        path = folder / f"{pick.kind}-{pick.rank:02d}-{photo.name[:60]}.png"
+        Image.fromarray(picture).save(path)
+        written.append(path)
+    return written
+
+
+def draw_overlay(
+    image_HW3: UInt8[np.ndarray, "H W 3"],
+    mask_HW: UInt8[np.ndarray, "H W"],
+    probability_HW: Float32[np.ndarray, "H W"],
+    threshold: float,
+    *,
+    title: str,
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Four panels with labels under a caption: in a row where that fits on a screen, else two by two."""
+    panels = [
+        _fit(image_HW3),
+        _fit(np.repeat((mask_HW * np.uint8(255))[..., None], 3, axis=2)),
+        _fit(_heat(probability_HW)),
+        _fit(draw_errors(image_HW3, mask_HW, probability_HW, threshold)),
+    ]
+    height, width = panels[0].shape[0], max(panels[0].shape[1], _MIN_PANEL)
+    num_columns = 4 if 4 * width + 5 * _MARGIN <= _MAX_WIDTH else 2
+    num_rows = len(panels) // num_columns
+    sheet = Image.new(
+        "RGB",
+        (
+            _MARGIN + num_columns * (width + _MARGIN),
+            _CAPTION_HEIGHT + num_rows * (_LABEL_HEIGHT + height + _MARGIN),
+        ),
+        _PAPER,
+    )
+    draw = ImageDraw.Draw(sheet)
+    _draw_caption(draw, sheet.width - 2 * _MARGIN, title, _scores(mask_HW, probability_HW, threshold))
+    size = f"{image_HW3.shape[1]}x{image_HW3.shape[0]} px, shown at {panels[0].shape[1] / image_HW3.shape[1]:.0%}"
+    for place, (name, panel) in enumerate(zip((f"photo: {size}", *_NAMES), panels, strict=True)):
+        row, column = divmod(place, num_columns)
+        left = _MARGIN + column * (width + _MARGIN)
+        top = _CAPTION_HEIGHT + row * (_LABEL_HEIGHT + height + _MARGIN)
+        _draw_label(draw, name, left, top, width, threshold)
+        sheet.paste(Image.fromarray(panel), (left, top + _LABEL_HEIGHT))
+    return np.asarray(sheet)
+
+
+def draw_errors(
+    image_HW3: UInt8[np.ndarray, "H W 3"],
+    mask_HW: UInt8[np.ndarray, "H W"],
+    probability_HW: Float32[np.ndarray, "H W"],
+    threshold: float,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The photo faded to light grey, with found, falsely claimed and missed crack pixels painted over it."""
+    grey_HW = cv2.cvtColor(image_HW3, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    faded_HW = (255 * _FADE + grey_HW * (1 - _FADE)).astype(np.uint8)
+    painted_HW3 = np.repeat(faded_HW[..., None], 3, axis=2)
+    said_HW, true_HW = crack_pixels(probability_HW, threshold), mask_HW == 1
+    painted_HW3[said_HW & true_HW] = FOUND
+    painted_HW3[said_HW & ~true_HW] = FALSE_ALARM
+    painted_HW3[~said_HW & true_HW] = MISSED
+    return painted_HW3
+
+
+def _scores(mask_HW: UInt8[np.ndarray, "H W"], probability_HW: Float32[np.ndarray, "H W"], threshold: float) -> str:
+    """The line of figures under the title."""
+    values = {
+        name: float(value[0]) for name, value in metrics(count_pixels(probability_HW, mask_HW).at(threshold)).items()
+    }
+    figures = f"crack IoU {values['crack_iou']:.3f}    F1 {values['crack_f1']:.3f}    "
+    figures += f"precision {values['precision']:.3f}    recall {values['recall']:.3f}    at threshold {threshold:.2f}"
+    return figures
+
+
+def _heat(probability_HW: Float32[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Black at 0 through violet and orange to pale yellow at 1; lightness alone tells the order."""
+    levels_HW = np.rint(probability_HW * 255).astype(np.uint8)
+    return np.ascontiguousarray(cv2.applyColorMap(levels_HW, cv2.COLORMAP_INFERNO)[..., ::-1])
+
+
+def _fit(panel_HW3: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    """A panel at native resolution where that is legible; small ones have pixels repeated, large ones averaged."""
+    height, width = panel_HW3.shape[:2]
+    if max(height, width) > _MAX_PANEL:
+        scale = _MAX_PANEL / max(height, width)
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        panel_HW3 = np.asarray(cv2.resize(panel_HW3, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        height, width = panel_HW3.shape[:2]
+    enlarge = max(1, min(-(-_MIN_PANEL // width), _MAX_PANEL // height))
+    return panel_HW3.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
+
+
+@functools.cache
+def _font(size_px: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib and writes most alphabets; Pillow's own font has 113 characters."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size_px)
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The text, or as much of it as fits."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text}…"
+
+
+def _draw_caption(draw: ImageDraw.ImageDraw, width: int, title: str, scores: str) -> None:
+    draw.text((_MARGIN, 8), _shortened(title, _font(18), width), fill=_INK, font=_font(18))
+    draw.text((_MARGIN, 32), _shortened(scores, _font(14), width), fill=_INK, font=_font(14))
+
+
+def _draw_label(draw: ImageDraw.ImageDraw, name: str, left: int, top: int, width: int, threshold: float) -> None:
+    """The words above a panel, and the key to its colours."""
+    font = _font(13)
+    baseline = top + 4
+    draw.text((left, baseline), name, fill=_GREY, font=font)
+    if name == "probability":
+        _draw_scale(draw, left + width, baseline, threshold)
+    if name == "errors":
+        x = left + width
+        for word, colour in reversed(_LEGEND):
+            x -= round(font.getlength(word))
+            draw.text((x, baseline), word, fill=_INK, font=font)
+            x -= 17
+            draw.rectangle((x, baseline + 2, x + 12, baseline + 14), fill=colour)
+            x -= 12
+
+
+def _draw_scale(draw: ImageDraw.ImageDraw, right: int, top: int, threshold: float) -> None:
+    """The colours from 0 to 1 as a bar that ends at `right`, with a notch at the threshold."""
+    font, length = _font(13), 120
+    begin = right - length - 14
+    draw.text((begin - 14, top), "0", fill=_INK, font=font)
+    draw.text((right - 9, top), "1", fill=_INK, font=font)
+    colours = _heat(np.linspace(0, 1, length, dtype=np.float32)[None])[0]
+    for offset, colour in enumerate(colours.tolist()):
+        draw.line((begin + offset, top + 3, begin + offset, top + 13), fill=tuple(colour))
+    notch = begin + round(threshold * (length - 1))
+    draw.rectangle((notch - 2, top + 2, notch + 2, top + 14), fill=_PAPER)
+    draw.rectangle((notch - 1, top, notch + 1, top + 16), fill=_INK)
