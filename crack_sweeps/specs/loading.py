@@ -1,0 +1,214 @@
+"""Finds an experiment and resolves it: file, then profile, then KEY=VALUE, checked as one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import crack_sweeps
+from crack_sweeps.errors import SpecError
+from crack_sweeps.specs.experiment import Experiment
+from crack_sweeps.specs.fingerprint import fingerprint
+from crack_sweeps.specs.overrides import Override, apply_overrides, parse_override
+from crack_sweeps.specs.profiles import AS_WRITTEN, Machine, choose_profile, named_profile, overlay, value_at
+from crack_sweeps.specs.settings import dotted, family_of, leaves, listed, nearest
+from crack_sweeps.specs.validation import Complaint, check, spec_error
+from crack_sweeps.specs.yaml import dump_yaml, load_yaml
+
+SUFFIXES = (".yaml", ".yml")
+PACKAGE = Path(crack_sweeps.__file__).resolve().parent
+QUESTION = "# Question:"  # how the comment that opens a shipped experiment begins
+
+
+@dataclass(frozen=True)
+class ExperimentFile:
+    """An experiment that can be run by name; `question` is what its opening comment asks, or empty."""
+
+    name: str
+    path: Path
+    question: str
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """An experiment as it will run here, and how it came about.
+
+    Args:
+        source: The file, as a person would name it.
+        profile: The profile that was used; `none` where the file stands as written.
+        quick_look: The profile shrank the work: never to be ranked beside full runs.
+        overrides: KEY=VALUE as typed; --data and --seed are among them.
+        changed_by_profile: Dotted name to (before, after).
+    """
+
+    experiment: Experiment
+    source: Path
+    profile: str
+    quick_look: bool
+    overrides: tuple[str, ...]
+    changed_by_profile: dict[str, tuple[Any, Any]]
+    fingerprint: str
+
+
+def resolve(
+    experiment: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    profile: str = "auto",
+    machine: Machine | None = None,
+    data: Path | None = None,
+    seed: int | None = None,
+) -> Resolved:
+    """An experiment by name or path, as it will run on this machine.
+
+    Args:
+        experiment: A name of ./experiments or of the shipped ones, or the path of a YAML file.
+        profile: `auto` (needs `machine`), `none` (the file as written) or one of PROFILES.
+
+    Raises:
+        SpecError: Whatever is wrong with file, profile or overrides; one line, which names file, key and value.
+    """
+    name = _profile_name(profile, machine)
+    source = find_experiment(experiment)
+    written = load_yaml(source)
+    flags = [f"data.path={data}"] if data is not None else []
+    flags += [f"training.seed={seed}"] if seed is not None else []
+    typed = [parse_override(text) for text in (*overrides, *flags)]
+    try:
+        meant = apply_overrides(written, typed)
+    except SpecError as error:
+        raise _file_first(written, source) or error from None
+    if name == AS_WRITTEN:
+        settled = meant
+    else:
+        overridden = {override.keys for override in typed}
+        cpus = machine.num_cpus if machine is not None else None
+        try:
+            settled = overlay(named_profile(name), meant, overridden=overridden, num_cpus=cpus)
+        except SpecError as error:
+            raise _file_first(written, source) or error from None
+    checked = check(settled)
+    if not isinstance(checked, Experiment):
+        raise _blame(checked, written, source, typed, name)
+    return Resolved(
+        experiment=checked,
+        source=source,
+        profile=name,
+        quick_look=name != AS_WRITTEN and named_profile(name).quick_look,
+        overrides=tuple(override.text for override in typed),
+        changed_by_profile=_changes(meant, settled),
+        fingerprint=fingerprint(checked),
+    )
+
+
+def load_resolved(path: Path) -> Experiment:
+    """The experiment of a file that is complete already, such as a run's config.yaml: no profile, no overrides."""
+    checked = check(load_yaml(path))
+    if not isinstance(checked, Experiment):
+        raise spec_error(checked, source=str(path))
+    return checked
+
+
+def dump(experiment: Experiment) -> str:
+    """The experiment with every setting, as YAML that loads back to the same."""
+    return dump_yaml(experiment.model_dump(mode="json"))
+
+
+# --- finding -------------------------------------------------------------------------------------
+
+
+def list_experiments() -> list[ExperimentFile]:
+    """What can be run by name: the shipped experiments and those of ./experiments, which win."""
+    found: dict[str, Path] = {}
+    for folder in (shipped_folder(), Path("experiments")):
+        if folder is not None and folder.is_dir():
+            found |= {
+                path.stem: path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES and path.is_file()
+            }
+    return [ExperimentFile(name, path, _question(path)) for name, path in sorted(found.items())]
+
+
+def find_experiment(experiment: str | Path) -> Path:
+    """The file behind a name or a path.
+
+    Raises:
+        SpecError: No experiment has that name.
+    """
+    if isinstance(experiment, Path) or experiment.endswith(SUFFIXES) or "/" in experiment or "\\" in experiment:
+        return Path(experiment)
+    known = {file.name: file.path for file in list_experiments()}
+    if experiment in known:
+        return known[experiment]
+    shown = experiment if experiment.isprintable() else repr(experiment)
+    close = nearest(experiment, known)
+    there_are = f"there are {listed(known, 'and')}" if known else "there are none in ./experiments"
+    raise SpecError(f"{shown}: no such experiment", hint=f"did you mean {close}?" if close else there_are)
+
+
+def shipped_folder() -> Path | None:
+    """Where the shipped experiments are: inside the installed package, or beside it in a checkout."""
+    packaged, checkout = PACKAGE / "_shipped" / "experiments", PACKAGE.parent / "experiments"
+    if packaged.is_dir():
+        return packaged
+    return checkout if (PACKAGE.parent / "pyproject.toml").is_file() and checkout.is_dir() else None
+
+
+def _question(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        first = file.readline(1000)
+    return first.removeprefix(QUESTION).strip() if first.startswith(QUESTION) else ""
+
+
+# --- resolving -----------------------------------------------------------------------------------
+
+
+def _profile_name(profile: str, machine: Machine | None) -> str:
+    if profile == "auto":
+        if machine is None:
+            raise ValueError("profile 'auto' is chosen by the machine, so resolve() needs to be told which it is")
+        return choose_profile(machine)
+    return profile if profile == AS_WRITTEN else named_profile(profile).name
+
+
+def _file_first(written: Mapping[str, Any], source: Path) -> SpecError | None:
+    """What is wrong with the file alone; None where it is in order."""
+    checked = check(written)
+    return None if isinstance(checked, Experiment) else spec_error(checked, source=str(source))
+
+
+def _blame(
+    complaints: Sequence[Complaint], written: Mapping[str, Any], source: Path, typed: Sequence[Override], profile: str
+) -> SpecError:
+    """The error, with the name of whoever wrote the value: the file, an override, or the profile."""
+    alone = check(written)
+    in_file = [] if isinstance(alone, Experiment) else [found for found in complaints if found in alone]
+    if in_file:
+        return spec_error(in_file, source=str(source))
+    first = complaints[0]
+    names = tuple(key for key in first.keys if isinstance(key, str))
+    # An override is to blame where it wrote the value itself, or something in the group that does not fit together.
+    by = [override for override in typed if override.keys == names or override.keys[: len(names)] == names]
+    if by:
+        return spec_error(complaints, source=", ".join(override.label for override in by))
+    where = str(source) if profile == AS_WRITTEN else f"{source} with profile {profile}"
+    return spec_error(complaints, source=where)
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    family = family_of(after)
+    changes: dict[str, tuple[Any, Any]] = {}
+    if family is None:
+        return changes
+    for keys in leaves(family):
+        old, new = _plain(value_at(before, keys)), _plain(value_at(after, keys))
+        if old != new:
+            changes[dotted(keys)] = (old, new)
+    return changes
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
