@@ -13,8 +13,6 @@ _SWITCHES = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",  # alembic's migrations are told at INFO
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # An outage blocks 246 s with MLflow's own 7 retries; the mirror has a backoff that also watches the training.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     # The model's requirements are given; a lock file would carry the names of download hosts into the model.
     "MLFLOW_UV_AUTO_DETECT": "false",
@@ -28,3 +26,6 @@ def quiet_mlflow() -> None:
     """Call before the first import of mlflow in a process."""
     for name, value in _SWITCHES.items():
         os.environ.setdefault(name, value)
+    # Set, whatever it was: MLflow repeats a request whose answer was lost, and a repeated `create_run` makes two runs.
+    # The mirror repeats too, but looks first. (MLflow's own 7 retries also block for 246 s.)
+    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
