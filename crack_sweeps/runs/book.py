@@ -35,6 +35,7 @@ class RunBook:
         self.progress = Progress()
         self.peaks: dict[str, float] = {}
         self.memory_source: str | None = None
+        self.ended = False
         self._log = log
         self._attempts = 0
         self._told_micro_batch = prepared.experiment.training.batch_size
@@ -117,14 +118,17 @@ class RunBook:
         if "model" not in self._final:
             self._log.append("model", path="checkpoints/best_model.pth", config="config.yaml", threshold=threshold)
         self._log.append("ended", status="FINISHED", reason=None)
+        self.ended = True
         return record
 
     def end(self, status: Status, reason: str) -> RunRecord:
         """The run ends before its time; it can be resumed."""
+        assert not self.ended, "an attempt ends once"
         figures = self.progress.last_report["metrics"] if self.progress.last_report else {}
         record = self._record(status, reason, {k: v for k, v in figures.items() if k.startswith("val/")}, None)
         write_record(self.run, record)
         self._log.append("ended", status=status, reason=reason)
+        self.ended = True
         return record
 
     def _record(

@@ -9,10 +9,10 @@ from pathlib import Path
 import pyarrow.parquet
 from torch import nn
 
-from crack_sweeps.evaluation.curves import draw_precision_recall, draw_training_curves
+from crack_sweeps.evaluation.curves import precision_recall_curve, training_curves
 from crack_sweeps.evaluation.evaluate import each_photo, gather, predictor, same_few
 from crack_sweeps.evaluation.floors import floors
-from crack_sweeps.evaluation.overlays import draw_overlays
+from crack_sweeps.evaluation.overlays import write_overlays
 from crack_sweeps.evaluation.scores import choose_threshold, score, score_table
 from crack_sweeps.evaluation.tiles import Predict
 from crack_sweeps.runs.directory import RunDirectory
@@ -80,20 +80,14 @@ def conclude(
 
     pyarrow.parquet.write_table(score_table(scored, threshold), run.scores)
     files: list[tuple[Path, str]] = [(run.scores, "")]
-    pictures = draw_overlays(
-        predict,
-        photos,
-        rule,
-        scored,
-        threshold,
-        num_each=prepared.experiment.evaluation.num_overlays,
-        folder=run.predictions,
-    )
+    num_each = prepared.experiment.evaluation.num_overlays
+    pictures = write_overlays(predict, photos, rule, scored, threshold, run.predictions, num_each=num_each)
     files += [(path, "overlays") for path in pictures]
     epochs = [(event["epoch"], event["metrics"]) for event in read_events(run.events) if event["kind"] == "epoch"]
-    curves = (run.logs / "training.png", run.logs / "precision_recall.png")
-    draw_training_curves(epochs, curves[0])
-    draw_precision_recall(scored.counts, threshold, curves[1])
+    curves = [
+        training_curves(epochs, run.logs / "training.png"),
+        precision_recall_curve(scored.counts, threshold, run.logs / "precision_recall.png", title=run.name),
+    ]
     files += [(path, "curves") for path in curves]
     model.load_state_dict(trained)
     yield Outcome(metrics=metrics, threshold=threshold, files=files)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils import deterministic
 
 from crack_sweeps.data.photos import SPLITS, PhotoSet
 from crack_sweeps.errors import DataError
@@ -64,7 +65,7 @@ def prepare(experiment: Experiment, origin: Origin, photos: PhotoSet, *, device:
     check_built(model, experiment.model)
     model.to(device)
     if experiment.training.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
     return Prepared(
         experiment=experiment,
         origin=origin,

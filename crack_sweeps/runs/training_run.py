@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -131,7 +131,7 @@ def begin_run(
     return run
 
 
-def proceed(prepared: Prepared, run: RunDirectory, *, stop: Stop) -> Iterator[Update]:
+def proceed(prepared: Prepared, run: RunDirectory, *, stop: Stop) -> Generator[Update, None, None]:
     """Train from the newest checkpoint (or from the start) to the record.
 
     Args:
@@ -148,14 +148,16 @@ def proceed(prepared: Prepared, run: RunDirectory, *, stop: Stop) -> Iterator[Up
         try:
             yield from _proceed(prepared, run, book, stop)
         except (GeneratorExit, KeyboardInterrupt):
-            book.end("KILLED", "left before the end")
+            if not book.ended:  # a caller may well leave after the last word
+                book.end("KILLED", "left before the end")
             raise
         except BaseException as error:
-            book.end("FAILED", error.message if isinstance(error, SweepsError) else f"{type(error).__name__}: {error}")
+            if not book.ended:
+                book.end("FAILED", error.message if isinstance(error, SweepsError) else f"{type(error).__name__}: {error}")
             raise
 
 
-def _proceed(prepared: Prepared, run: RunDirectory, book: RunBook, stop: Stop) -> Iterator[Update]:
+def _proceed(prepared: Prepared, run: RunDirectory, book: RunBook, stop: Stop) -> Generator[Update, None, None]:
     training = prepared.experiment.training
     vault = CheckpointFolder(run.checkpoints)
     vault.clear_unfinished()
