@@ -63,13 +63,23 @@ class Loader:
         """
         self._epochs_begun += 1
         batches = [tuple(draws[start : start + batch_size]) for start in range(0, len(draws), batch_size)]
-        return self._from_workers(batches) if self._num_workers else self._in_process(batches)
+        given = self._from_workers(batches) if self._num_workers else self._in_process(batches)
+        return self._while_newest(given, self._epochs_begun)
 
     def close(self) -> None:
         """Ends the loader processes. A later epoch starts new ones."""
         if self._pool is not None:
             self._pool.close()
             self._pool = None
+
+    def _while_newest(self, batches: Iterator[Batch], epoch: int) -> Iterator[Batch]:
+        while True:
+            if epoch != self._epochs_begun:
+                raise RuntimeError("a newer epoch of the same loader has ended this one")
+            batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
     def _in_process(self, batches: Sequence[tuple[Draw, ...]]) -> Iterator[Batch]:
         for draws in batches:
@@ -78,14 +88,11 @@ class Loader:
             yield batch
 
     def _from_workers(self, batches: Sequence[tuple[Draw, ...]]) -> Iterator[Batch]:
-        this_epoch = self._epochs_begun
         if not batches:
             return
         pool = self._workers_for(len(batches[0]))
         pool.begin(batches)
         for draws in batches:
-            if this_epoch != self._epochs_begun:
-                raise RuntimeError("a newer epoch of the same loader has ended this one")
             memory, batch = self._empty(len(draws))
             pool.take(memory)
             yield batch

@@ -179,8 +179,17 @@ def test_workers_outlive_epochs_and_an_epoch_left_early_leaves_nothing_behind(op
     pids = pids_of(loader)
     assert same(joined(loader.epoch(wanted, 2)), joined(open_loader(0).epoch(wanted, 2)))
     assert pids_of(loader) == pids
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_new_epoch_ends_the_older_one(open_loader, num_workers: int) -> None:
+    loader = open_loader(num_workers)
+    older = loader.epoch(draws(3, 0, NUM_PHOTOS, 24), 4)
+    next(older)
+    newer = loader.epoch(draws(3, 1, NUM_PHOTOS, 4), 4)
     with pytest.raises(RuntimeError, match="newer epoch"):
-        next(left)
+        next(older)
+    assert len(list(newer)) == 1
 
 
 def test_close_ends_every_process_even_in_the_middle_of_an_epoch(open_loader) -> None:
