@@ -112,9 +112,13 @@ def precision_recall_curve(counts: PixelCounts, threshold: float, path: Path, *,
 
 def _panels(num_panels: int) -> tuple[Figure, list[Axes]]:
     """A figure of its own, with no state shared with anybody who uses matplotlib in this process."""
-    width, height = _PANEL_INCHES
-    figure = Figure(figsize=(width * num_panels, height), dpi=_DPI, layout="constrained", facecolor="white")
+    panel_width, height = _PANEL_INCHES
+    width = panel_width * num_panels
+    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
+    # Margins in inches, with room for tick labels; matplotlib's own layout engines draw everything twice to find them.
+    figure.subplots_adjust(left=0.7 / width, right=1 - 0.2 / width, bottom=0.55 / height, top=1 - 0.4 / height)
+    figure.subplots_adjust(wspace=0.8 / panel_width)
     return figure, list(figure.subplots(1, num_panels, squeeze=False)[0])
 
 

@@ -273,3 +273,17 @@ def test_huge_logits_are_certainties_and_nan_stays_nan() -> None:
 def test_a_model_of_another_resolution_is_an_error_of_ours() -> None:
     with pytest.raises(AssertionError, match=r"logits of shape \(1, 1, 16, 16\)"):
         predict(nn.Sequential(PixelModel(), nn.AvgPool2d(2)), photo(32, 32))
+
+
+@pytest.mark.gpu
+def test_a_gpu_predicts_what_the_cpu_does_in_float32_and_nearly_so_in_bfloat16() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA GPU")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 1, 5, padding=2))
+    image, cuda = photo(100, 150), torch.device("cuda")
+    expected = predict(model, image)
+    model.to(cuda)
+    for amp_dtype, tolerance in ((None, 1e-3), (torch.bfloat16, 2e-2)):
+        on_gpu = predict_image(model, image, tile_px=32, overlap=0.25, device=cuda, batch_size=7, amp_dtype=amp_dtype)
+        np.testing.assert_allclose(on_gpu, expected, rtol=0, atol=tolerance)
