@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,25 +9,12 @@ from jaxtyping import UInt8, UInt16
 from PIL import Image
 
 from crack_sweeps.data.images import load_upright
+from crack_sweeps.data.matlab import MatlabError, Struct, read_matlab
 from crack_sweeps.errors import DataError
 
 GreyValues = UInt8[np.ndarray, "H W"] | UInt16[np.ndarray, "H W"]
 Colours = UInt8[np.ndarray, "H W 3"]
 _CHANNELS = {"red": 0, "green": 1, "blue": 2}
-# What scipy's MATLAB reader raises on damaged files (found by truncating and flipping bits, see the tests).
-_MAT_DAMAGE = (
-    OSError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    EOFError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)
 
 
 def read_values(path: Path, channel: str | None = None) -> GreyValues | Colours:
@@ -89,28 +74,23 @@ def _is_grey(colours_HW3: Colours) -> bool:
 
 def _read_mat(path: Path) -> GreyValues:
     """CrackForest's ``groundTruth.Segmentation``, or the only 2-D array of numbers in the file."""
-    from scipy.io import loadmat  # 90 ms that sets without .mat need not pay
-    from scipy.io.matlab import MatReadError
-
     try:
-        variables = loadmat(path, variable_names=None)
-        struct_array = variables.get("groundTruth")
-        if struct_array is not None and struct_array.dtype.names and "Segmentation" in struct_array.dtype.names:
-            return _whole_numbers(np.asarray(struct_array["Segmentation"].flat[0]), path)
-    except NotImplementedError as error:
+        variables = read_matlab(path)
+    except (MatlabError, OSError) as error:
         raise DataError(
-            f"{path}: MATLAB 7.3 (HDF5)", hint="in MATLAB: save(name, '-v7'), or write PNG masks"
+            f"{path}: not a whole MATLAB file ({error})",
+            hint="copy the file again; in MATLAB, save(name, '-v7') writes what is read here",
         ) from error
-    except (MatReadError, *_MAT_DAMAGE) as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise DataError(f"{path}: not a whole MATLAB file ({reason})", hint="copy the file again") from error
+    truth = variables.get("groundTruth")
+    if isinstance(truth, Struct) and isinstance(labels := truth.get("Segmentation"), np.ndarray):
+        return _whole_numbers(labels, path)
     arrays = {
         name: value
         for name, value in variables.items()
-        if not name.startswith("__") and value.ndim == 2 and value.dtype.kind in "buif" and min(value.shape) > 1
+        if isinstance(value, np.ndarray) and value.ndim == 2 and min(value.shape) > 1
     }
     if len(arrays) != 1:
-        found = ", ".join(sorted(name for name in variables if not name.startswith("__"))) or "nothing"
+        found = ", ".join(sorted(variables)) or "nothing"
         raise DataError(
             f"{path}: holds {found}; looked for groundTruth.Segmentation or one 2-D array of numbers",
             hint="write the labels as PNG, or as the only array of the file",

@@ -63,10 +63,10 @@ def open_photos(
     from crack_sweeps.data.synthetic import builtin_folder, draw_builtin  # own photos need not load it
 
     folder = builtin_folder(root)
-    if not folder.is_dir():
-        if not draw:
-            return None
+    if draw:
         folder = draw_builtin(folder.parent, notify=notify)
+    elif not folder.is_dir():
+        return None
     return _open_folder(folder, BUILTIN, data)
 
 
