@@ -58,7 +58,7 @@ class TrainingError(SweepsError):
 
 
 class NotFiniteError(TrainingError):
-    """Loss or gradient is NaN or infinite; the weights were left as they were before that step."""
+    """A loss, gradient or prediction is NaN or infinite; the weights are as they were before that step."""
 
 
 class OutOfMemory(TrainingError):
