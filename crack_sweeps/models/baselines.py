@@ -33,7 +33,7 @@ ARCHITECTURES: dict[SmpArchitecture, Callable[..., nn.Module]] = {
     "upernet": smp.UPerNet,
 }
 DILATED = ("deeplabv3", "deeplabv3plus", "pan")  # they ask the encoder to keep a larger map by dilation
-NORM_AFTER_GLOBAL_POOLING = ("deeplabv3", "deeplabv3plus", "pan")  # batch norm of 1x1 maps needs two images
+NORM_AFTER_GLOBAL_POOLING = ("deeplabv3", "deeplabv3plus", "pan", "upernet")  # batch norm of 1x1 maps needs two images
 UNET_CHANNELS = (256, 128, 64, 32, 16)  # the library's default, which it has for depth 5 only
 
 

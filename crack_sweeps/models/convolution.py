@@ -26,9 +26,9 @@ class GroupNorm(nn.GroupNorm):
     """
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        if not torch.is_autocast_enabled(x_BCHW.device.type):
+        if not (x_BCHW.is_cuda and torch.is_autocast_enabled("cuda")):
             return super().forward(x_BCHW)
-        with torch.autocast(x_BCHW.device.type, enabled=False):
+        with torch.autocast("cuda", enabled=False):
             weight_C, bias_C = self.weight.to(x_BCHW.dtype), self.bias.to(x_BCHW.dtype)
             return F.group_norm(x_BCHW, self.num_groups, weight_C, bias_C, self.eps)
 
