@@ -105,6 +105,8 @@ def _between(counts: Counter[int]) -> int:
 
 
 def _percent(share: float) -> str:
+    if 0.9995 <= share < 1.0:
+        return "> 99.9 %"
     if share >= 0.0005:
         return f"{share * 100:.1f} %"
     return f"{share * 100:.2g} %"

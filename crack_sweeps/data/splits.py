@@ -43,7 +43,9 @@ def assign_splits(
         found = ", ".join(f"{len(rows)} {split}" for split, rows in members.items() if rows) or "none"
         raise DataError(f"no photos to train on (found: {found})", hint="a set needs train images and masks")
     if not members["test"]:
-        members["test"], members["train"] = _hold_out(members["train"], TEST_FRACTION, f"test:{split_seed}")
+        members["test"], members["train"] = _hold_out(
+            members["train"], TEST_FRACTION, f"test:{split_seed}", leave=1 if members["val"] else 2
+        )
         warnings.append(
             f"the set has no official test split: {len(members['test'])} photos were held out as test "
             f"({TEST_FRACTION:.0%} by group, data.split_seed={split_seed})"
@@ -51,7 +53,7 @@ def assign_splits(
     if members["val"]:
         warnings += _part_val_from_train(members)
     else:
-        members["val"], members["train"] = _hold_out(members["train"], val_fraction, f"val:{split_seed}")
+        members["val"], members["train"] = _hold_out(members["train"], val_fraction, f"val:{split_seed}", leave=1)
     if not members["val"] or not members["train"]:
         raise DataError("validation and training photos share all their groups", hint="leave the val folder out")
     warnings += _leaks(members)
@@ -84,20 +86,26 @@ def join_duplicates(photos: Sequence[Ungrouped], digests: Mapping[Path, str]) ->
     return tuple(replace(photo, group=root(photo.group)) for photo in photos)
 
 
-def _hold_out(rows: Sequence[Ungrouped], fraction: float, seed: str) -> tuple[list[Ungrouped], list[Ungrouped]]:
-    """(held out, kept): whole groups, in an order that only their name and the seed decide, up to the fraction."""
+def _hold_out(
+    rows: Sequence[Ungrouped], fraction: float, seed: str, *, leave: int
+) -> tuple[list[Ungrouped], list[Ungrouped]]:
+    """(held out, kept): whole groups up to the fraction, in an order that only their names and the seed decide.
+
+    At least one group is held out and at least `leave` groups are kept.
+    """
     sizes = Counter(row.group for row in rows)
-    if len(sizes) < 2:
+    if len(sizes) <= leave:
         raise DataError(
-            f"{len(rows)} photos of {len(sizes)} group cannot be split: a group stays together",
-            hint="photos of at least three different places are needed (train, val, test); see `data.group_pattern`",
+            f"{len(rows)} photos of {len(sizes)} {'group' if len(sizes) == 1 else 'groups'} cannot be split further: "
+            "a group stays together",
+            hint="train, val and test need a group each: bring photos of more places, or see `data.group_pattern`",
         )
     order = sorted(sizes, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
     target = max(1, round(fraction * len(rows)))
     chosen: set[str] = set()
     held = 0
     for group in order:
-        if held + sizes[group] <= target and len(chosen) < len(sizes) - 1:
+        if held + sizes[group] <= target and len(chosen) < len(sizes) - leave:
             chosen.add(group)
             held += sizes[group]
     if not chosen:  # every group is larger than what should be held out
