@@ -21,7 +21,7 @@ import albumentations as A
 
 TABLE = Path(__file__).resolve().parent.parent / "specs" / "tables" / "albumentations.json"
 SIDE_PX = 64
-NUM_TRIES = 12  # seeds; a transform that changes the size by chance does so within a few
+NUM_TRIES = 5  # seeds; a transform that changes the size by chance does so within a few
 
 # Arguments that show what a transform does; sizes differ from SIDE_PX, so that a change of size is seen.
 REQUIRED = {

@@ -17,7 +17,13 @@ TABLE = Path(__file__).resolve().parent.parent / "specs" / "tables" / "swinv2.js
 
 def make_table() -> dict[str, Any]:
     """Every SwinV2 of the timm that is installed, read back from the built model."""
-    return {"version": timm.__version__, "encoders": {name: _describe(name) for name in timm.list_models("swinv2_*")}}
+    return {"version": timm.__version__, "encoders": {name: describe(name) for name in names()}}
+
+
+def names() -> list[str]:
+    """What timm calls its SwinV2 encoders."""
+    found: list[str] = timm.list_models("swinv2_*")
+    return found
 
 
 def write_table(path: Path = TABLE) -> None:
@@ -27,7 +33,7 @@ def write_table(path: Path = TABLE) -> None:
     path.write_text(f'{{"version": {json.dumps(table["version"])},\n"encoders": {{\n{lines}\n}}}}\n', encoding="utf-8")
 
 
-def _describe(name: str) -> dict[str, Any]:
+def describe(name: str) -> dict[str, Any]:
     """Window at the native size (cells of the /4 map), native size (px), widths, and whether timm has weights."""
     with torch.device("meta"):  # shapes alone: the giant one has 2.6 billion weights
         model = timm.create_model(name, pretrained=False)

@@ -76,22 +76,16 @@ def resolve(
     flags = [f"data.path={data}"] if data is not None else []
     flags += [f"training.seed={seed}"] if seed is not None else []
     typed = [parse_override(text) for text in (*overrides, *flags)]
-    try:
-        meant = apply_overrides(written, typed)
-    except SpecError as error:
-        raise _file_first(written, source) or error from None
-    if name == AS_WRITTEN:
-        settled = meant
-    else:
+    # The file must stand by itself: what a profile writes over here would fail on another machine.
+    _valid(written, str(source))
+    meant = settled = apply_overrides(written, typed)
+    if name != AS_WRITTEN:
         overridden = {override.keys for override in typed}
         cpus = machine.num_cpus if machine is not None else None
-        try:
-            settled = overlay(named_profile(name), meant, overridden=overridden, num_cpus=cpus)
-        except SpecError as error:
-            raise _file_first(written, source) or error from None
+        settled = overlay(named_profile(name), meant, overridden=overridden, num_cpus=cpus)
     checked = check(settled)
     if not isinstance(checked, Experiment):
-        raise _blame(checked, written, source, typed, name)
+        raise _blame(checked, source, typed, name)
     return Resolved(
         experiment=checked,
         source=source,
@@ -105,10 +99,7 @@ def resolve(
 
 def load_resolved(path: Path) -> Experiment:
     """The experiment of a file that is complete already, such as a run's config.yaml: no profile, no overrides."""
-    checked = check(load_yaml(path))
-    if not isinstance(checked, Experiment):
-        raise spec_error(checked, source=str(path))
-    return checked
+    return _valid(load_yaml(path), str(path))
 
 
 def dump(experiment: Experiment) -> str:
@@ -172,28 +163,21 @@ def _profile_name(profile: str, machine: Machine | None) -> str:
     return profile if profile == AS_WRITTEN else named_profile(profile).name
 
 
-def _file_first(written: Mapping[str, Any], source: Path) -> SpecError | None:
-    """What is wrong with the file alone; None where it is in order."""
-    checked = check(written)
-    return None if isinstance(checked, Experiment) else spec_error(checked, source=str(source))
+def _valid(data: Mapping[str, Any], source: str) -> Experiment:
+    checked = check(data)
+    if not isinstance(checked, Experiment):
+        raise spec_error(checked, source=source)
+    return checked
 
 
-def _blame(
-    complaints: Sequence[Complaint], written: Mapping[str, Any], source: Path, typed: Sequence[Override], profile: str
-) -> SpecError:
-    """The error, with the name of whoever wrote the value: the file, an override, or the profile."""
-    alone = check(written)
-    in_file = [] if isinstance(alone, Experiment) else [found for found in complaints if found in alone]
-    if in_file:
-        return spec_error(in_file, source=str(source))
-    first = complaints[0]
-    names = tuple(key for key in first.keys if isinstance(key, str))
+def _blame(complaints: Sequence[Complaint], source: Path, typed: Sequence[Override], profile: str) -> SpecError:
+    """The error, with the name of whoever wrote the value: the file is in order, so an override or the profile."""
+    names = tuple(key for key in complaints[0].keys if isinstance(key, str))
     # An override is to blame where it wrote the value itself, or something in the group that does not fit together.
-    by = [override for override in typed if override.keys == names or override.keys[: len(names)] == names]
+    by = [override for override in typed if override.keys[: len(names)] == names]
     if by:
         return spec_error(complaints, source=", ".join(override.label for override in by))
-    where = str(source) if profile == AS_WRITTEN else f"{source} with profile {profile}"
-    return spec_error(complaints, source=where)
+    return spec_error(complaints, source=f"{source} with profile {profile}")
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

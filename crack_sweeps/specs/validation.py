@@ -181,6 +181,8 @@ def _nearest_multiples(value: Any, step: int, field: FieldInfo | None) -> str | 
 
 # --- after pydantic: names and calls that are checked against tables -----------------------------
 
+GROUP_HINT = "put the part that names the photo in brackets, as one group: `^(.+)_\\d+$`"
+
 
 def _meaning(experiment: Experiment) -> Iterator[Complaint]:
     if isinstance(experiment.model, HybridModel):
@@ -201,11 +203,13 @@ def _meaning(experiment: Experiment) -> Iterator[Complaint]:
         try:
             num_groups = re.compile(pattern).groups
         except re.error as error:
-            yield Complaint(keys, f"`data.group_pattern` is {shown(pattern)}, no regular expression: {error}", None)
+            yield Complaint(
+                keys, f"`data.group_pattern` is {shown(pattern)}, no regular expression: {error}", GROUP_HINT
+            )
         else:
             if num_groups == 0:
                 yield Complaint(
                     keys,
                     f"`data.group_pattern` is {shown(pattern)}, which has no group",
-                    "put brackets round the part that names the photo, such as `^(.+)_\\d+$`",
+                    GROUP_HINT,
                 )
