@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from crack_sweeps.data.open import open_photos
 from crack_sweeps.errors import StoreError, UserError
-from crack_sweeps.runs.directory import find_run
+from crack_sweeps.runs.directory import RunDirectory, find_run
 from crack_sweeps.runs.plan import Plan, make_plan
 from crack_sweeps.runs.preparation import Origin, Prepared, prepare
 from crack_sweeps.runs.record import RunRecord, read_record, with_mlflow_id
 from crack_sweeps.runs.resume import newest_alike, refuse_if_running, refuse_other_data, stored_experiment
-from crack_sweeps.runs.training_run import Began, Ended, RunDirectory, Stop, Update, begin_run, proceed
+from crack_sweeps.runs.training_run import Began, Ended, Stop, Update, begin_run, proceed
 from crack_sweeps.specs.loading import Resolved, resolve
 from crack_sweeps.tracking.location import require_local, store_location
 from crack_sweeps.tracking.start import MirrorHandle, start_mirror
@@ -83,7 +83,7 @@ def training(
     resume_from: str | None = None,
     stop: Stop = _go_on,
     notify: Notify = _silent,
-) -> Iterator[Update]:
+) -> Generator[Update, None, None]:
     """The same as `run`, step by step: the caller sees every report and may leave the loop.
 
     Args:

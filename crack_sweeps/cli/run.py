@@ -15,6 +15,7 @@ import typer
 if TYPE_CHECKING:
     from crack_sweeps.runs.plan import Plan
     from crack_sweeps.runs.record import RunRecord
+    from crack_sweeps.training.loop import EpochReport
 
 _CATCHABLE = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # those that this system has
 
@@ -133,7 +134,7 @@ def _watch(
     raise AssertionError("a training ends with a record or an error")
 
 
-def _epoch_line(report: EpochReport, total_epochs: int) -> str:  # type: ignore[name-defined]  # noqa: F821
+def _epoch_line(report: EpochReport, total_epochs: int) -> str:
     metrics = report.metrics
     return (
         f"epoch {report.epoch:>3}/{total_epochs}  loss {metrics['train/loss']:.4f}  "

@@ -176,7 +176,7 @@ def train(state: TrainingState, batches: Batches, validate: Validate) -> Iterato
     """
     training, progress = state.training, state.progress
     factor_at = learning_rate_factor(training, training.epochs * state.steps_per_epoch)
-    forward = torch.compile(state.model) if training.compile else state.model
+    forward: Callable[[Tensor], Tensor] = torch.compile(state.model) if training.compile else state.model
 
     while progress.epoch < training.epochs and not state.out_of_patience:
         state.model.train()
@@ -208,7 +208,7 @@ def train(state: TrainingState, batches: Batches, validate: Validate) -> Iterato
         yield _close_epoch(state, validate)
 
 
-def _accumulate_gradients(state: TrainingState, forward: nn.Module, stream: Iterator[Batch]) -> dict[str, Tensor]:
+def _accumulate_gradients(state: TrainingState, forward: Callable[[Tensor], Tensor], stream: Iterator[Batch]) -> dict[str, Tensor]:
     """One effective batch forward and backward; its mean losses and the gradient's norm, still on the device."""
     training, device = state.training, state.device
     state.optimizer.zero_grad(set_to_none=True)
@@ -222,7 +222,7 @@ def _accumulate_gradients(state: TrainingState, forward: nn.Module, stream: Iter
             logits_B1HW = forward(x_B3HW)
         terms = loss_terms(logits_B1HW, mask_B1HW.to(device, non_blocking=True).float(), training.loss)
         loss = torch.stack(list(terms.values())).sum()
-        state.scaler.scale(loss / state.accumulation).backward()
+        torch.autograd.backward(state.scaler.scale(loss / state.accumulation))
         for name, value in (("loss", loss), *terms.items()):
             share = value.detach() / state.accumulation
             sums[f"train/{name}"] = sums[f"train/{name}"] + share if f"train/{name}" in sums else share
