@@ -47,5 +47,6 @@ class CBAM(nn.Module):
         self.spatial = SpatialAttention()
 
     def forward(self, x_BCHW: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        x_BCHW = x_BCHW * self.channel(x_BCHW)
-        return x_BCHW * self.spatial(x_BCHW)
+        chosen_BCHW: Tensor = x_BCHW * self.channel(x_BCHW)
+        placed_BCHW: Tensor = chosen_BCHW * self.spatial(chosen_BCHW)
+        return placed_BCHW

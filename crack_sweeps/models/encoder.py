@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ def _permuted(x_BHWC: Tensor) -> Tensor:
     return x_BHWC.permute(0, 3, 1, 2)
 
 
+@cache
 def _windows_of_the_weights(model_name: str) -> tuple[int, ...]:
     """The window of each stage that timm's weights learned their position biases for.
 

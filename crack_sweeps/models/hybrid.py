@@ -140,5 +140,5 @@ def dead_rate_warnings(spec: HybridModel) -> list[str]:
     return [
         f"`model.bottleneck_cfg.atrous_rates` is {list(rates)}, but the map at /{stride} of {img_size} px has "
         f"{cells}x{cells} cells: {', '.join(map(str, dead))} reach past it and are 1x1 convolutions; "
-        f"rates below {cells} work, and stride 16 doubles the cells"
+        f"rates below {cells} work{'; stride 16 doubles the cells' if stride == 32 else ''}"
     ]

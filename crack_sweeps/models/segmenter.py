@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 CRACK_PRIOR = 0.03  # median share of crack pixels in the public sets
 
@@ -88,23 +89,27 @@ def stages_by_resolution(features: nn.Module, stage_ends: Sequence[str]) -> list
 
 
 def count_batch_statistics_once(model: nn.Module) -> None:
-    """Keep activation checkpointing from feeding a batch twice into the running means of batch norm.
+    """Keep activation checkpointing from feeding a batch twice into the running statistics of batch norm.
 
     The second time is the recomputation, which runs inside backward. Safe to call again.
     """
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and _rest_in_backward not in (
-            *module._forward_pre_hooks.values(),
+        if isinstance(module, _BatchNorm) and not any(
+            isinstance(hook, _RestInBackward) for hook in module._forward_pre_hooks.values()
         ):
-            module.register_forward_pre_hook(_rest_in_backward)
-            module.register_forward_hook(_track_again)
+            assert module.momentum is not None
+            module.register_forward_pre_hook(_RestInBackward(module.momentum))
 
 
-def _rest_in_backward(module: nn.Module, _args: object) -> None:
-    assert isinstance(module, nn.modules.batchnorm._BatchNorm)
-    module.track_running_stats = torch._C._current_graph_task_id() == -1  # -1 outside backward
+class _RestInBackward:
+    """A hook before batch norm. It only sets what the module reads: a recomputation may stop before any later hook."""
 
+    def __init__(self, momentum: float) -> None:
+        self.momentum = momentum
 
-def _track_again(module: nn.Module, _args: object, _output: object) -> None:
-    assert isinstance(module, nn.modules.batchnorm._BatchNorm)
-    module.track_running_stats = True
+    def __call__(self, module: nn.Module, _args: object) -> None:
+        assert isinstance(module, _BatchNorm)
+        in_backward = torch._C._current_graph_task_id() != -1
+        module.momentum = 0.0 if in_backward else self.momentum
+        if in_backward and module.num_batches_tracked is not None:
+            module.num_batches_tracked -= 1  # the module adds 1 again

@@ -130,7 +130,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     except FILE_ERRORS as error:
         blocked = isinstance(error.__cause__, pickle.UnpicklingError)
         reason = (
-            "it holds more than tensors, and running it could do anything" if blocked else "damaged, or no checkpoint"
+            "it holds more than tensors, and is not run" if blocked else "it is damaged, or no checkpoint"
         )
         raise WeightsError(
             f"{file} cannot be read as weights: {reason}",

@@ -93,7 +93,7 @@ def test_every_upsample_doubles_the_map_and_keeps_the_channels(mode):
     assert UPSAMPLES[mode](8)(torch.randn(2, 8, 3, 5)).shape == (2, 8, 6, 10)
 
 
-@pytest.mark.parametrize("width", [0.1, 7, 12, 24, 100, 264, 1536])
+@pytest.mark.parametrize("width", [0.1, 7.0, 12.0, 24.0, 100.0, 264.0, 1536.0])
 def test_every_width_can_be_normalised_in_groups(width):
     channels = round_channels(width)
     assert channels >= 8
@@ -129,12 +129,6 @@ def test_a_decoder_stage_without_a_skip_still_doubles_the_map():
     stage = DecoderStage(16, 0, 8, use_cbam=True, upsample_mode="bilinear", norm="group")
     assert stage(torch.randn(1, 16, 4, 4), None).shape == (1, 8, 8, 8)
     assert (stage.skip_channels, stage.out_channels, stage.upsample_mode) == (0, 8, "bilinear")
-
-
-def test_a_skip_of_the_wrong_size_is_refused():
-    stage = DecoderStage(16, 8, 8, use_cbam=False, upsample_mode="bilinear", norm="group")
-    with pytest.raises(Exception, match=r"shape|size|Size"):
-        stage(torch.randn(1, 16, 4, 4), torch.randn(1, 8, 9, 9))
 
 
 def test_the_decoder_goes_from_deep_to_full_one_skip_at_a_time():
