@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import platform
 import shutil
 import tempfile
 from pathlib import Path
@@ -20,7 +21,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 _FORBIDDEN_IN_MODEL_NAMES = str.maketrans(dict.fromkeys("/:.%\"'", "-"))
 # What `pyfunc_model.py` imports through the package's own rooms; the package itself travels as code.
 _REQUIREMENTS = (
-    "jaxtyping numpy opencv-python-headless pyarrow pydantic pyyaml safetensors scikit-image scipy "
+    "jaxtyping mlflow numpy opencv-python-headless pyarrow pydantic pyyaml safetensors scikit-image scipy "
     "segmentation-models-pytorch timm torch torchvision"
 )
 
@@ -102,7 +103,7 @@ def save_model(
             python_model=pyfunc_model.__file__,
             artifacts={"weights": os.fspath(Path(scratch) / WEIGHTS), "config": os.fspath(run_dir / config)},
             code_paths=[os.fspath(code)],
-            pip_requirements=requirements(),
+            conda_env=_environment(),
             signature=signature,
             input_example=np.zeros((1, 8, 8, 3), np.uint8),
             mlflow_model=Model(**(identity or {}), metadata={"threshold": threshold}),
@@ -112,3 +113,10 @@ def save_model(
 def requirements() -> list[str]:
     """The installed versions of what the model needs, without a build's local part (`+cpu`)."""
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in _REQUIREMENTS.split()]
+
+
+def _environment() -> dict[str, Any]:
+    """The same for conda: given as mere requirements, MLflow looks for pip, which an environment of uv has not."""
+    pip = {"pip": requirements()}
+    dependencies = [f"python={platform.python_version()}", "pip", pip]
+    return {"name": "crack_sweeps", "channels": ["conda-forge"], "dependencies": dependencies}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import mlflow.pyfunc
+import numpy as np
 from mlflow.models import set_model
 
 
 class CrackSegmenter(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow has no types
     """uint8 RGB photos of one size, shape (N, H, W, 3), become float32 probabilities of shape (N, H, W)."""
 
-    def load_context(self, context):  # type: ignore[no-untyped-def]
+    def load_context(self, context: Any) -> None:
         """Build the network that config.yaml describes and fill it from safetensors."""
         import torch
         from safetensors.torch import load_file
@@ -18,7 +22,7 @@ class CrackSegmenter(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow
         from crack_sweeps.specs.experiment import Experiment
         from crack_sweeps.specs.yaml import load_yaml
 
-        settings = load_yaml(context.artifacts["config"])
+        settings = load_yaml(Path(context.artifacts["config"]))
         # The weights are here: nothing is to be downloaded, and the trainer's own files are not on this machine.
         settings["model"]["encoder_cfg"] |= {"pretrained": False, "checkpoint_path": None}
         self.experiment = Experiment.model_validate(settings)
@@ -27,10 +31,8 @@ class CrackSegmenter(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow
         self.model.load_state_dict(load_file(context.artifacts["weights"]))
         self.model.to(self.device).eval()
 
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
+    def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:  # noqa: ARG002
         """Probabilities at native resolution, by the same overlapping tiles that the run was scored with."""
-        import numpy as np
-
         from crack_sweeps.evaluation.tiles import predict_image
 
         maps = [

@@ -1,8 +1,9 @@
-"""MLflow's own switches, set before it is imported: no telemetry, no chatter, no waiting of its own."""
+"""MLflow's own switches, set before it is imported: no telemetry, no chatter, no repeating of its own."""
 
 from __future__ import annotations
 
 import os
+import warnings
 
 # A user's own value wins: each of these is a documented environment variable of MLflow, GitPython or uv.
 _SWITCHES = {
@@ -21,6 +22,12 @@ _SWITCHES = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
 }
 
+# What MLflow 3.17 says about its own code on being imported; nobody here can act on it.
+_WARNINGS = (
+    r"The ``noload`` loader strategy is deprecated",  # SQLAlchemy 2.1
+    r".*Any type hint is inferred as AnyType",
+)
+
 
 def quiet_mlflow() -> None:
     """Call before the first import of mlflow in a process."""
@@ -29,3 +36,5 @@ def quiet_mlflow() -> None:
     # Set, whatever it was: MLflow repeats a request whose answer was lost, and a repeated `create_run` makes two runs.
     # The mirror repeats too, but looks first. (MLflow's own 7 retries also block for 246 s.)
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+    for message in _WARNINGS:
+        warnings.filterwarnings("ignore", message=message)

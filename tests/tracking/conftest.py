@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from crack_sweeps.runs.events import EventLog
+from crack_sweeps.tracking.location import store_location
+from crack_sweeps.tracking.quiet import quiet_mlflow
 from crack_sweeps.tracking.state import Trainer
 
 REPO = Path(__file__).resolve().parents[2]
@@ -108,9 +110,8 @@ class Shown:
     """What MLflow shows."""
 
     def __init__(self) -> None:
+        quiet_mlflow()
         from mlflow import MlflowClient
-
-        from crack_sweeps.tracking.location import store_location
 
         self.client = MlflowClient(tracking_uri=store_location().uri)
 

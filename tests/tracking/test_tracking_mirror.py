@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from crack_sweeps.tracking import mirror
+from crack_sweeps.tracking.quiet import quiet_mlflow
 from crack_sweeps.tracking.start import start_mirror
 from crack_sweeps.tracking.state import Trainer, read_state, unsent
 
@@ -106,6 +107,7 @@ def test_the_mirror_of_a_resumed_run_does_not_take_the_old_end_for_the_new(
 def test_the_mirror_outlives_a_server_that_is_down_at_the_start_and_in_the_middle(
     with_store: Path, make_run: Callable[..., Any], shown: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    quiet_mlflow()
     from mlflow import MlflowClient
 
     run = make_run().created().attempt()
