@@ -54,10 +54,20 @@ def live(photos: Path, workers: int, *, mirror: bool, lifetime: int | None) -> N
     api.run("unet_small", overrides=overrides, data=photos, profile="none", resume=lifetime is not None)
 
 
-def main() -> None:
-    import crack_sweeps.api
-    import crack_sweeps.runs.finale  # noqa: F401  (imported once, for all lives)
+def warm_up() -> None:
+    """Import once what each life would import: torch's fake tensors and matplotlib among them."""
+    import matplotlib.backends.backend_agg  # noqa: F401
 
+    from crack_sweeps import api
+    from crack_sweeps.specs.loading import resolve
+    from crack_sweeps.training.forecast import forecast
+
+    assert api.MIRROR_PATIENCE_S > 0
+    forecast(resolve("unet_small", overrides=TINY, profile="none").experiment)
+
+
+def main() -> None:
+    warm_up()
     photos = Path(sys.argv[1])
     seed, workers, mirror, longest = map(int, sys.argv[2:6])
     rng = random.Random(seed)
