@@ -40,11 +40,11 @@ def model():
     ("name", "img_size"),
     [
         (WINDOW_8, 128),
-        (WINDOW_16, 320),
+        (WINDOW_16, 96),
         *(
             pytest.param(name, size, marks=pytest.mark.slow)
             for name in (WINDOW_8, WINDOW_16)
-            for size in (64, 224, 256, 352, 480, 512)
+            for size in (224, 256, 320, 352, 480, 512)
         ),
     ],
 )
