@@ -18,14 +18,15 @@ def choose_device(profile: str) -> torch.device:
     on such a machine the profile is cpu.
 
     Args:
-        profile: A profile's name, not `auto`; `none` is a GPU where the machine has one, else the processor. Call this before anything else touches CUDA: it makes CUDA number the
-            cards as nvidia-smi does, unless `CUDA_DEVICE_ORDER` says otherwise.
+        profile: A profile's name, not `auto`; `none` is a GPU where one is visible, else the processor. Call this
+            before anything else touches CUDA: it makes CUDA number the cards as nvidia-smi does, unless
+            `CUDA_DEVICE_ORDER` says otherwise.
 
     Raises:
         DeviceError: A GPU profile, and no GPU that torch can use.
     """
     assert profile != "auto", "choose the profile first"
-    if profile == "cpu" or (profile == "none" and not nvml.gpus()):
+    if profile == "cpu" or (profile == "none" and not nvml.visible_gpus()):
         return torch.device("cpu")
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     usable, complaint = _torch_sees_a_gpu()

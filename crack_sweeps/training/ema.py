@@ -37,7 +37,9 @@ class WeightAverage:
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         live = _live_tensors(model)
         parameters = [name for name, tensor in live.items() if isinstance(tensor, nn.Parameter)]
-        torch._foreach_lerp_([self._average[name] for name in parameters], [live[name] for name in parameters], 1 - decay)
+        torch._foreach_lerp_(
+            [self._average[name] for name in parameters], [live[name] for name in parameters], 1 - decay
+        )
         for name in live.keys() - set(parameters):
             self._average[name].copy_(live[name])
 

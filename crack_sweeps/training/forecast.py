@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
-
+from crack_sweeps.models.build import build_model
 from crack_sweeps.specs.experiment import Experiment
 from crack_sweeps.training.losses import loss_terms
 
@@ -44,7 +44,7 @@ def forecast(
     batch_size: int | None = None,
     model: Segmenter | None = None,
     device_type: DeviceType = "cuda",
-    amp_dtype: torch.dtype | None | Literal["as specified"] = "as specified",
+    amp_dtype: torch.dtype | Literal["as specified"] | None = "as specified",
     activation_checkpointing: bool | None = None,
     overhead_bytes: int = 0,
 ) -> MemoryForecast:
@@ -66,7 +66,8 @@ def forecast(
     """
     training = experiment.training
     if model is None:
-        model = build_model(_without_weights(experiment).model)
+        with torch.random.fork_rng(devices=[]):
+            model = build_model(_without_weights(experiment).model)
     if amp_dtype == "as specified":
         amp_dtype = torch.bfloat16 if training.use_amp else None
     checkpointing = training.activation_checkpointing if activation_checkpointing is None else activation_checkpointing
@@ -147,16 +148,17 @@ def trace_step(
     )
 
 
-class _Tally(TorchDispatchMode):
+class _Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts storages that autograd keeps, and what each operation would need beside them in the backward pass."""
 
     def __init__(self, uncounted: list[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.saved_bytes = 0
         self.peak_bytes = 0
         self._seen = {_storage(tensor): tensor.untyped_storage() for tensor in uncounted}  # held, so that no id returns
         self._uncounted = set(self._seen)
         self._gradients_bytes = 0  # of the operation that ran last
+        self._gradients_before_bytes = 0  # of the one before it
         self._block: Any = None  # the checkpointed block under way, by its own hook
         self._block_bytes = 0
 
@@ -170,18 +172,22 @@ class _Tally(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.close_operation()
         result = func(*args, **(kwargs or {}))
-        inputs = [tensor for tensor in _tensors(args) if _storage(tensor) not in self._uncounted]
-        known = {_storage(tensor) for tensor in inputs}
-        outputs = [tensor for tensor in _tensors((result,)) if _storage(tensor) not in known]
-        if outputs:  # anything else made a view
-            self._gradients_bytes = sum(_num_bytes(t) for t in (*inputs, *outputs) if t.is_floating_point())
-        self._note_block(sum(map(_num_bytes, outputs)))
+        inputs = {_storage(t): t for t in _tensors(args) if _storage(t) not in self._uncounted}
+        outputs = list(_tensors((result,)))
+        new = [tensor for tensor in outputs if _storage(tensor) not in inputs]
+        if new or func._schema.is_mutable:  # anything else made a view
+            self._gradients_bytes = sum(_num_bytes(t) for t in (*inputs.values(), *outputs) if t.is_floating_point())
+        self._note_block(sum(map(_num_bytes, new)))
         return result
 
     def close_operation(self) -> None:
-        """Autograd has kept what the last operation needs: what would its backward pass hold?"""
-        self.peak_bytes = max(self.peak_bytes, self.saved_bytes + self._block_bytes + self._gradients_bytes)
-        self._gradients_bytes = 0
+        """Autograd has kept what the last operation needs: what would its backward pass hold?
+
+        The result of an in-place operation is kept one operation late, so the one before is looked at again.
+        """
+        gradients_bytes = max(self._gradients_bytes, self._gradients_before_bytes)
+        self.peak_bytes = max(self.peak_bytes, self.saved_bytes + self._block_bytes + gradients_bytes)
+        self._gradients_before_bytes, self._gradients_bytes = self._gradients_bytes, 0
 
     def _note_block(self, new_bytes: int) -> None:
         """A checkpointed block keeps nothing now, and everything while its backward pass runs."""
@@ -225,7 +231,7 @@ def _fake_copy(tensor: Tensor, device_type: DeviceType, channels_last: bool) -> 
 
 @contextmanager
 def _autocast(device_type: DeviceType, dtype: torch.dtype | None) -> Iterator[None]:
-    """Autocast by the device's rules also where the device is missing, in which case torch.autocast turns itself off."""
+    """Autocast by the rules of a device that may be missing, where torch.autocast would turn itself off."""
     if dtype is None:
         yield
         return

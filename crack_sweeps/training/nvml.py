@@ -96,10 +96,8 @@ def detect_machine(environment: Mapping[str, str] = os.environ) -> Machine:
 
 def usable_cpus(cgroup_root: Path = Path("/sys/fs/cgroup")) -> int:
     """Processors that this process may use: by its affinity and, in a container, by its cgroup's quota, at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        num_cpus = len(os.sched_getaffinity(0))
-    else:  # macOS and Windows
-        num_cpus = os.cpu_count() or 1
+    # macOS and Windows have no affinity
+    num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cgroup_quota(cgroup_root)
     return num_cpus if quota is None else max(1, min(num_cpus, math.ceil(quota)))
 
@@ -125,7 +123,7 @@ def _session() -> Iterator[bool]:
 def _no_answer(error: pynvml.NVMLError) -> DeviceError:
     return DeviceError(
         f"NVIDIA's driver does not answer: {error}",
-        hint="after an update of the driver restart the machine; `nvidia-smi` shows the same; --profile cpu trains without",
+        hint="after an update of the driver restart the machine (`nvidia-smi` tells more), or use --profile cpu",
     )
 
 

@@ -98,7 +98,7 @@ def learning_rate_factor(training: Training, total_steps: int) -> Callable[[int]
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
     "poly": lambda progress: (1 - progress) ** POLY_POWER,
-    "constant": lambda progress: 1.0,
+    "constant": lambda _progress: 1.0,
 }
 
 

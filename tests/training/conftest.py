@@ -11,7 +11,6 @@ import pynvml
 import pytest
 
 
-
 @dataclass
 class FakeCard:
     """A card, or a MIG instance of one."""

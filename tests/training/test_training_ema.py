@@ -78,9 +78,14 @@ def test_the_models_own_weights_come_back_bit_for_bit():
     net, average = trained()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     identities = [id(parameter) for parameter in net.parameters()]
-    with pytest.raises(RuntimeError, match="in the middle"), average.swapped_in(net):
-        assert not torch.equal(net.conv.weight, before["conv.weight"])
-        raise RuntimeError("in the middle")
+
+    def evaluation_that_fails() -> None:
+        with average.swapped_in(net):
+            assert not torch.equal(net.conv.weight, before["conv.weight"])
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        evaluation_that_fails()
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert [id(parameter) for parameter in net.parameters()] == identities  # the optimizer knows them by identity
     assert net.conv.weight.is_contiguous(memory_format=torch.channels_last)
@@ -103,7 +108,10 @@ def test_training_goes_on_after_an_evaluation_as_if_there_had_been_none():
 
 def test_a_stored_average_goes_on_bit_for_bit():
     net, average = trained()
-    stored = {"num_updates": average.num_updates, "weights": {k: v.clone() for k, v in average.state_dict()["weights"].items()}}
+    stored = {
+        "num_updates": average.num_updates,
+        "weights": {k: v.clone() for k, v in average.state_dict()["weights"].items()},
+    }
     copy = WeightAverage(Normed(), 0.99)
     copy.load_state_dict(stored)
     for one in (average, copy):

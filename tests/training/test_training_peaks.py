@@ -147,6 +147,16 @@ def test_a_gpu_profile_takes_the_first_visible_gpu_numbered_as_nvidia_smi_does(d
     assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
 
+def test_without_a_profile_it_is_a_gpu_where_one_is_visible_and_else_the_processor(driver, monkeypatch):
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("none") == CPU
+    driver.add()
+    assert choose_device("none") == CUDA
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert choose_device("none") == CPU
+
+
 @pytest.fixture
 def no_cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
