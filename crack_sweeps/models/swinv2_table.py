@@ -21,8 +21,8 @@ def make_table() -> dict[str, Any]:
 
 
 def names() -> list[str]:
-    """What timm calls its SwinV2 encoders."""
-    found: list[str] = timm.list_models("swinv2_*")
+    """What timm calls its SwinV2 encoders; swinv2_cr_* is another implementation, which the hybrid does not read."""
+    found: list[str] = timm.list_models("swinv2_*", exclude_filters="swinv2_cr_*")
     return found
 
 
@@ -37,15 +37,13 @@ def describe(name: str) -> dict[str, Any]:
     """Window at the native size (cells of the /4 map), native size (px), widths, and whether timm has weights."""
     with torch.device("meta"):  # shapes alone: the giant one has 2.6 billion weights
         model = timm.create_model(name, pretrained=False)
-    # timm has two implementations, swinv2_* with `layers` and swinv2_cr_* with `stages`.
-    stages = model.stages if name.startswith("swinv2_cr_") else model.layers
     config = timm.get_pretrained_cfg(name)
     assert config is not None, f"{name} is listed by timm, so it has a configuration"
     return {
-        "window": int(stages[0].blocks[0].window_size[0]),
+        "window": int(model.layers[0].blocks[0].window_size[0]),
         "img_size": int(config.input_size[-1]),
         "embed_dim": int(model.feature_info[0]["num_chs"]),
-        "depths": [len(stage.blocks) for stage in stages],
+        "depths": [len(stage.blocks) for stage in model.layers],
         "pretrained": bool(config.has_weights),
     }
 

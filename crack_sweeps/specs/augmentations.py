@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from crack_sweeps.errors import SpecError
-from crack_sweeps.specs.settings import listed, nearest, shown
+from crack_sweeps.specs.words import listed, nearest, shown
 
 TABLE = Path(__file__).with_name("tables") / "albumentations.json"
 MAX_CHARACTERS = 4000

@@ -13,8 +13,9 @@ from crack_sweeps.specs.experiment import Experiment
 from crack_sweeps.specs.fingerprint import fingerprint
 from crack_sweeps.specs.overrides import Override, apply_overrides, parse_override
 from crack_sweeps.specs.profiles import AS_WRITTEN, Machine, choose_profile, named_profile, overlay, value_at
-from crack_sweeps.specs.settings import dotted, family_of, leaves, listed, nearest
+from crack_sweeps.specs.settings import dotted, family_of, leaves
 from crack_sweeps.specs.validation import Complaint, check, spec_error
+from crack_sweeps.specs.words import listed, nearest, printable
 from crack_sweeps.specs.yaml import dump_yaml, load_yaml
 
 SUFFIXES = (".yaml", ".yml")
@@ -132,10 +133,11 @@ def find_experiment(experiment: str | Path) -> Path:
     known = {file.name: file.path for file in list_experiments()}
     if experiment in known:
         return known[experiment]
-    shown = experiment if experiment.isprintable() else repr(experiment)
     close = nearest(experiment, known)
     there_are = f"there are {listed(known, 'and')}" if known else "there are none in ./experiments"
-    raise SpecError(f"{shown}: no such experiment", hint=f"did you mean {close}?" if close else there_are)
+    raise SpecError(
+        f"{printable(experiment)}: no such experiment", hint=f"did you mean {close}?" if close else there_are
+    )
 
 
 def shipped_folder() -> Path | None:

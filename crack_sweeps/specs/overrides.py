@@ -23,6 +23,7 @@ from crack_sweeps.specs.settings import (
     leaves,
     meant,
 )
+from crack_sweeps.specs.words import printable
 from crack_sweeps.specs.yaml import NULL, parse
 
 KEY = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")
@@ -39,7 +40,7 @@ class Override:
     @property
     def label(self) -> str:
         """The text as an error shows it."""
-        return self.text if self.text.isprintable() else repr(self.text)
+        return printable(self.text)
 
 
 def parse_override(text: str) -> Override:
@@ -47,8 +48,7 @@ def parse_override(text: str) -> Override:
     key, equals, raw = text.partition("=")
     key, raw = key.strip(), raw.strip()
     if not equals or not KEY.match(key):
-        shown = text if text.isprintable() else repr(text)
-        raise SpecError(f"`{shown}` is no KEY=VALUE", hint="write it like training.epochs=10")
+        raise SpecError(f"`{printable(text)}` is no KEY=VALUE", hint="write it like training.epochs=10")
     return Override(text, tuple(key.split(".")), raw)
 
 

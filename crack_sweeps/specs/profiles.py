@@ -11,7 +11,8 @@ from typing import Any
 from crack_sweeps.errors import SpecError
 from crack_sweeps.specs.experiment import HybridModel
 from crack_sweeps.specs.overrides import put
-from crack_sweeps.specs.settings import Keys, family_of, field_at, listed, nearest
+from crack_sweeps.specs.settings import Keys, family_of, field_at
+from crack_sweeps.specs.words import listed, nearest
 
 GIB = 1 << 30
 MAX_WORKERS = 8  # more do not make a crop any faster: eight workers feed 1,000 crops a second

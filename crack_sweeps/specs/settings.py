@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
@@ -12,6 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from crack_sweeps.specs.experiment import Experiment, Frozen, HybridModel, SmpArchitecture, SmpModel
+from crack_sweeps.specs.words import listed, nearest
 
 Keys = tuple[str, ...]
 
@@ -122,31 +122,7 @@ def _kind_of_composite(member: Any) -> str:
     return "a group of settings"
 
 
-# --- words for people ----------------------------------------------------------------------------
-
-
-def listed(names: Iterable[str], conjunction: str = "or") -> str:
-    """`a, b or c`."""
-    *most, last = names
-    return f"{', '.join(most)} {conjunction} {last}" if most else last
-
-
-def shown(value: Any) -> str:
-    """A value as its writer would know it again, cut to a length that fits a line."""
-    words = {None: "null", True: "true", False: "false"}
-    if value is None or isinstance(value, bool):
-        return words[value]
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The name that was probably meant."""
-    names = list(names)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if close:
-        return close[0]
-    return next((longer for longer in names if len(name) >= 3 and longer.startswith(name)), None)
+# --- suggestions ---------------------------------------------------------------------------------
 
 
 def meant(keys: Keys, family: type[HybridModel | SmpModel] | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from crack_sweeps.errors import SpecError
 from crack_sweeps.specs.experiment import HybridModel
-from crack_sweeps.specs.settings import nearest
+from crack_sweeps.specs.words import listed, nearest, shown
 
 TABLE = Path(__file__).with_name("tables") / "swinv2.json"
 
@@ -22,23 +22,20 @@ def encoders() -> dict[str, dict[str, Any]]:
 
 
 def check_model(model: HybridModel) -> None:
-    """Refuses an encoder that timm does not have, or pretrained weights that nobody has made.
+    """Refuses an encoder that timm does not have.
 
-    Sizes need no check here: the windows pad, so every multiple of 32 px works, which the field itself demands.
+    Sizes need no check here: timm pads maps to whole windows, so that every multiple of 32 px works, which the field
+    itself demands (measured with every window, 64..768 px).
     """
-    encoder = model.encoder_cfg
+    name = model.encoder_cfg.model_name
     known = encoders()
-    if encoder.model_name not in known:
-        close = nearest(encoder.model_name, known)
-        hint = f"did you mean `{close}`?" if close else f"such as {', '.join(_with_weights()[:3])}"
-        raise SpecError(f"timm has no SwinV2 called {encoder.model_name!r}", hint=hint)
-    if encoder.pretrained and encoder.checkpoint_path is None and not known[encoder.model_name]["pretrained"]:
+    if name in known:
+        return
+    if name.startswith("swinv2_cr_"):
         raise SpecError(
-            f"timm has no weights for {encoder.model_name!r}",
-            hint=f"take {nearest(encoder.model_name, _with_weights()) or _with_weights()[0]}, "
-            "or set model.encoder_cfg.pretrained=false",
+            f"{name!r} is timm's other SwinV2, whose maps the hybrid does not read",
+            hint="take one without `cr`, such as swinv2_tiny_window16_256",
         )
-
-
-def _with_weights() -> list[str]:
-    return [name for name, encoder in encoders().items() if encoder["pretrained"]]
+    close = nearest(name, known)
+    hint = f"did you mean `{close}`?" if close else f"there are {listed(known, 'and')}"
+    raise SpecError(f"timm has no SwinV2 called {shown(name)}", hint=hint)

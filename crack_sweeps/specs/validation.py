@@ -25,12 +25,10 @@ from crack_sweeps.specs.settings import (
     item_of,
     kind,
     leaves,
-    listed,
     meant,
-    nearest,
-    shown,
 )
 from crack_sweeps.specs.swinv2 import check_model
+from crack_sweeps.specs.words import listed, nearest, printable, shown
 
 Family = type[HybridModel | SmpModel] | None
 
@@ -61,10 +59,13 @@ def spec_error(complaints: Sequence[Complaint], *, source: str) -> SpecError:
     """The first complaint as an error, with the number of the others."""
     first, others = complaints[0], len(complaints) - 1
     more = f" (and {others} more)" if others else ""
-    return SpecError(f"{source}: {first.text}{more}", hint=first.hint)
+    return SpecError(printable(f"{source}: {first.text}{more}"), hint=first.hint)
 
 
 # --- before pydantic: what its lax mode would let through ----------------------------------------
+
+
+NO_TEXT = re.compile("[\0\ud800-\udfff]")  # no file name or file can hold these
 
 
 def _misread(data: Mapping[str, Any]) -> Iterator[Complaint]:
@@ -82,8 +83,8 @@ def _misread(data: Mapping[str, Any]) -> Iterator[Complaint]:
                 yield Complaint(
                     place, f"`{dotted(place)}` is {shown(item)}, must be {kind(annotation)}", field.description
                 )
-            elif isinstance(item, str) and "\0" in item:
-                yield Complaint(place, f"`{dotted(place)}` holds a NUL character", "write plain text")
+            elif isinstance(item, str) and NO_TEXT.search(item):
+                yield Complaint(place, f"`{dotted(place)}` holds a NUL or half a character", "write plain text")
 
 
 # --- pydantic's errors in our words --------------------------------------------------------------

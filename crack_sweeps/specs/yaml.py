@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import yaml
 
 from crack_sweeps.errors import SpecError
+from crack_sweeps.specs.words import printable
 
 MAX_BYTES = 1 << 20  # a long experiment has 4 KiB
 MAX_DEPTH = 50  # an experiment has 4 levels
@@ -92,8 +93,7 @@ def _read(path: Path) -> str:
     try:
         if not path.is_file():
             what = "is a folder" if path.is_dir() else "does not exist"
-            shown = str(path) if str(path).isprintable() else repr(str(path))
-            raise SpecError(f"{shown}: {what}", hint="name a YAML file")
+            raise SpecError(printable(f"{path}: {what}"), hint="name a YAML file")
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:
@@ -207,7 +207,7 @@ def _copy(value: Any) -> Any:
 
 def _refuse(source: str, mark: Any, problem: str, hint: str | None) -> NoReturn:
     place = source if mark is None else f"{source}:{mark.line + 1}"
-    raise SpecError(f"{place}: {problem}", hint=hint)
+    raise SpecError(printable(f"{place}: {problem}"), hint=hint)
 
 
 # --- writing -------------------------------------------------------------------------------------
