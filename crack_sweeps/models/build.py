@@ -37,6 +37,7 @@ def check_built(segmenter: Segmenter, model: HybridModel | SmpModel) -> None:
     if isinstance(segmenter, SwinHybrid) and isinstance(model, HybridModel):  # the multiplier turns into widths
         widths = decoder_widths(segmenter.encoder.channels, model.decoder_cfg.width_multiplier)
         del settings["decoder_cfg.width_multiplier"]
+        settings["encoder_cfg.model_name"] = model.encoder_cfg.model_name.partition(".")[0]  # a tag names weights
         settings["decoder.channels"] = widths if model.bottleneck_cfg.stride == 32 else widths[1:]
     for key, asked in settings.items():
         if asked is None or key in NOT_IN_THE_OBJECTS:

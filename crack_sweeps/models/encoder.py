@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from crack_sweeps.errors import SpecError
 from crack_sweeps.models.segmenter import stages_by_resolution
 from crack_sweeps.models.weights import timm_weights
 
@@ -100,5 +101,10 @@ def _windows_of_the_weights(model_name: str) -> tuple[int, ...]:
     """
     with torch.device("meta"):
         native = timm.create_model(model_name, features_only=True)
+    if "layers_3" not in native:
+        raise SpecError(
+            f"`model.encoder_cfg.model_name` is {model_name}, which is not SwinV2 as its authors released it",
+            hint="swinv2_tiny_window8_256 is the smallest of those that work; timm's swinv2_cr_* is another network",
+        )
     attentions = [native[f"layers_{index}"].blocks[0].attn for index in range(4)]
     return tuple(attn.pretrained_window_size[0] or attn.window_size[0] for attn in attentions)

@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 
-from crack_sweeps.errors import TrainingError
+from crack_sweeps.errors import SpecError, TrainingError
 from crack_sweeps.models.build import build_model, check_built
 from crack_sweeps.models.cost import count_parameters, flops
 from crack_sweeps.models.encoder import SwinEncoder
@@ -172,6 +172,16 @@ def test_a_learned_offset_means_the_same_number_of_cells_at_every_size():
 
     native, small = deepest(256), deepest(128)  # windows of 8 and 4 cells: offsets -7..7 and -3..3
     torch.testing.assert_close(small, native[4:-4, 4:-4])
+
+
+def test_a_name_may_carry_the_tag_of_its_weights():
+    assert build_model(hybrid(model_name=f"{WINDOW_8}.ms_in1k")).built()["encoder_cfg.model_name"] == WINDOW_8
+
+
+@pytest.mark.parametrize("name", ["swinv2_cr_tiny_224", "resnet50"])
+def test_an_encoder_that_is_not_swinv2_is_refused_in_words(name):
+    with pytest.raises(SpecError, match="which is not SwinV2"):
+        build_model(hybrid(model_name=name))
 
 
 def test_dead_rates_are_told_with_the_map_and_the_way_out():
