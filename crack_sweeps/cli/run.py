@@ -33,7 +33,7 @@ def run(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of photos and masks; without it, the built-in set.")] = None,
     profile: Annotated[str, typer.Option(help="auto, cpu, gpu-8gb, gpu-24gb or gpu-80gb.")] = "auto",
-    seed: Annotated[int | None, typer.Option(help="Seed of weights, order, crops, augmentation.")] = None,
+    seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of weights, order, crops, augmentation.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done; train and write nothing.")
     ] = False,
@@ -50,6 +50,9 @@ def run(
     from crack_sweeps.errors import UserError
 
     settings = [*(overrides or ()), *(config_override or ())]
+    if seed is not None and not seed.isdecimal():
+        raise UserError(f"--seed {seed}: not a whole number from 0", hint="type --seed 1, say")
+    number = int(seed) if seed is not None else None
     if experiment is None and resume_from is None:
         raise UserError("which experiment?", hint="`sweeps spec list` shows them; try `sweeps run swinv2_hybrid`")
     if experiment is not None and resume_from is not None:
@@ -66,7 +69,7 @@ def run(
             raise UserError(
                 "--dry-run plans a new run, and --resume-from goes on with an old one", hint="leave one of them out"
             )
-        _print_plan(api.plan(experiment, overrides=settings, data=data, profile=profile, seed=seed), as_json=json)
+        _print_plan(api.plan(experiment, overrides=settings, data=data, profile=profile, seed=number), as_json=json)
         return
     with _interrupts() as interrupts:
         record = _watch(
@@ -74,7 +77,7 @@ def run(
             settings,
             data=data,
             profile=profile,
-            seed=seed,
+            seed=number,
             resume=resume,
             resume_from=resume_from,
             interrupts=interrupts,
