@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 
@@ -54,9 +55,23 @@ def main() -> int:
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"  # evaluation jobs of language models: none here
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     command.append("--no-serve-artifacts")
-    if sys.platform != "win32":
-        os.execv(sys.executable, command)
-    return subprocess.call(command)
+    return _serve(command)
+
+
+def _serve(command: list[str]) -> int:
+    """Run the server until it or a signal ends it. Ctrl-C reaches it as SIGTERM: to SIGINT it answers in tracebacks."""
+    if sys.platform == "win32":
+        return subprocess.call(command)
+    server = subprocess.Popen(command, start_new_session=True)
+
+    def end(*_: object) -> None:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGTERM)
+
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(name, end)
+    code = server.wait()
+    return 0 if code < 0 else code
 
 
 if __name__ == "__main__":
