@@ -58,7 +58,7 @@ def mutate(spec: dict[str, Any], choice: random.Random) -> dict[str, Any]:
         elif how == 1:
             group[key[:-1] + choice.choice("xé.-")] = group.pop(key)
         else:
-            group[key] = choice.choice(ODD)
+            group[key] = _copy(choice.choice(ODD))
         if not spec:
             break
     return spec
