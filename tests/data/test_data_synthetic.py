@@ -380,10 +380,10 @@ def test_the_whole_set_is_the_release_s(whole_set: tuple[Path, list[str]]) -> No
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_small_net_learns_the_set_but_not_all_of_it(whole_set: tuple[Path, list[str]]) -> None:
-    """0.24 M parameters, 300 steps of eight 128 px crops from scratch: clear of both floors, far from perfect."""
+    """0.24 M parameters, 160 steps of eight 128 px crops from scratch: clear of both floors, far from perfect."""
     train, val = (read_split(whole_set[0], split) for split in ("train", "val"))
-    iou = best_val_iou(train_small_net(*train, num_steps=300), *val)
-    assert 0.38 < iou < 0.95
+    iou = best_val_iou(train_small_net(*train, num_steps=160), *val)
+    assert 0.33 < iou < 0.95  # measured .419; black-hat .25
 
 
 def read_split(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
