@@ -55,6 +55,13 @@ def dataset(photos: list[Photo], rule: ResolvedMaskRule | None = None) -> CropDa
     )
 
 
+@pytest.fixture
+def damaged_photo(tmp_path: Path, photos: list[Photo]) -> Photo:
+    damaged = tmp_path / "damaged.png"
+    damaged.write_bytes(photos[0].image.read_bytes()[:900])
+    return Photo("damaged", damaged, photos[0].mask, "train", "damaged")
+
+
 @pytest.fixture(scope="module")
 def loader_with(photos: list[Photo]) -> Iterator[Callable[[int], Loader]]:
     """One loader for each number of processes, for all tests that break nothing: starting processes takes time."""
@@ -179,6 +186,19 @@ def test_without_workers_there_is_no_multiprocessing(open_loader, monkeypatch: p
     assert len(joined(open_loader(0).epoch(draws(3, 0, NUM_PHOTOS, 5), 2))[0]) == 5
 
 
+@pytest.mark.gpu
+def test_pinned_batches_are_the_same_and_a_damaged_photo_is_told_all_the_same(
+    loader_with, photos: list[Photo], damaged_photo: Photo
+) -> None:
+    wanted = draws(3, 0, NUM_PHOTOS, 8)
+    with Loader(dataset([*photos, damaged_photo]), num_workers=1, timeout_s=60.0, pin_memory=True) as loader:
+        pinned = list(loader.epoch(wanted, 4))
+        assert all(image_B3HW.is_pinned() and mask_B1HW.is_pinned() for image_B3HW, mask_B1HW in pinned)
+        assert same(joined(iter(pinned)), joined(loader_with(0).epoch(wanted, 4)))
+        with pytest.raises(DataError, match=str(damaged_photo.image)):
+            list(loader.epoch([Draw(0, 0, NUM_PHOTOS)], 1))
+
+
 # --- leaving early, closing ----------------------------------------------------------------------
 
 
@@ -258,18 +278,16 @@ def test_a_read_that_hangs_ends_as_a_stalled_loader_that_names_the_photo(
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_damaged_photo_reaches_the_user_as_the_error_it_was(
-    open_loader, photos: list[Photo], tmp_path: Path, num_workers: int
+    open_loader, photos: list[Photo], damaged_photo: Photo, num_workers: int
 ) -> None:
-    damaged = tmp_path / "damaged.png"
-    damaged.write_bytes(photos[0].image.read_bytes()[:900])
-    source = dataset([photos[0], Photo("damaged", damaged, photos[0].mask, "train", "damaged")])
+    source = dataset([photos[0], damaged_photo])
     with pytest.raises(DataError) as told_directly:
         source[Draw(0, 0, 1)]
     loader = open_loader(num_workers, source=source)
     with pytest.raises(DataError) as told:
         list(loader.epoch([Draw(0, 0, 0), Draw(0, 1, 1), Draw(0, 2, 0), Draw(0, 3, 0)], 1))
     assert told.value.message == told_directly.value.message
-    assert str(damaged) in told.value.message
+    assert str(damaged_photo.image) in told.value.message
     assert told.value.hint == told_directly.value.hint
     assert told.value.hint
     assert len(joined(loader.epoch([Draw(0, 0, 0)], 1))[0]) == 1  # the loader itself is unharmed
