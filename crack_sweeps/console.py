@@ -47,9 +47,9 @@ def fail(message: str, hint: str | None) -> None:
 
 def print_rows(rows: Sequence[tuple[str, str]]) -> None:
     """Names and values in two columns on stdout; plain text, so that it pipes."""
-    width = max(len(name) for name, _ in rows)
+    width = max((len(name) for name, value in rows if value), default=0)
     for name, value in rows:
-        print(f"{name:<{width}}  {value}")
+        print(f"{name:<{width}}  {value}".rstrip())
 
 
 def human_bytes(count: float) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
-from jaxtyping import install_import_hook  # noqa: E402  (the line above must come before any import of albumentations)
+from jaxtyping import install_import_hook  # after the line above, which albumentations reads when imported
 
 SHAPE_CHECKED = ["crack_sweeps.models", "crack_sweeps.training.losses", "crack_sweeps.evaluation"]
 install_import_hook(SHAPE_CHECKED, "beartype.beartype")

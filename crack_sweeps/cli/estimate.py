@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from crack_sweeps.runs.plan import Cost
+from crack_sweeps.cli.rows import cost_rows
 
 
 def estimate(
@@ -32,23 +31,4 @@ def estimate(
 
         print(dumps({**asdict(cost), "profile": resolved.profile, "fingerprint": resolved.fingerprint}, indent=2))
         return
-    console.print_rows([("experiment", cost.experiment), ("profile", resolved.profile), *rows_of(cost)])
-
-
-def rows_of(cost: Cost) -> list[tuple[str, str]]:
-    """A cost as names and values for people."""
-    from crack_sweeps import console
-
-    memory = cost.memory
-    parts = {
-        name.removesuffix("_bytes").replace("_", " "): value
-        for name, value in memory.items()
-        if name.endswith("_bytes") and name != "total_bytes" and value
-    }
-    return [
-        ("model", cost.architecture),
-        ("parameters", f"{cost.num_params / 1e6:.2f} M"),
-        ("FLOPs", f"{cost.flops_per_crop / 1e9:.2f} G per {cost.crop_px} px crop (a multiply-add counts as two)"),
-        ("peak memory", f"{console.human_bytes(memory['total_bytes'])} forecast at batch {cost.batch_size}"),
-        *((f"  {name}", console.human_bytes(value)) for name, value in parts.items()),
-    ]
+    console.print_rows([("experiment", cost.experiment), ("profile", resolved.profile), *cost_rows(cost)])

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
+
+from crack_sweeps.cli.rows import plan_rows, record_rows
 
 if TYPE_CHECKING:
     from crack_sweeps.runs.plan import Plan
     from crack_sweeps.runs.record import RunRecord
     from crack_sweeps.training.loop import EpochReport
 
+Record = TypeVar("Record", "RunRecord", "Plan")
 _CATCHABLE = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # those that this system has
 
 
@@ -69,7 +72,11 @@ def run(
             raise UserError(
                 "--dry-run plans a new run, and --resume-from goes on with an old one", hint="leave one of them out"
             )
-        _print_plan(api.plan(experiment, overrides=settings, data=data, profile=profile, seed=number), as_json=json)
+        plan = api.plan(experiment, overrides=settings, data=data, profile=profile, seed=number)
+        _print(plan, plan_rows, as_json=json)
+        for warning in plan.data.get("warnings", ()):
+            console.warn(warning)
+        console.say("\ndry run: nothing was trained, nothing was written")
         return
     with _interrupts() as interrupts:
         record = _watch(
@@ -82,7 +89,9 @@ def run(
             resume_from=resume_from,
             interrupts=interrupts,
         )
-    _print_record(record, as_json=json)
+    _print(record, record_rows, as_json=json)
+    if record.status == "FINISHED":
+        console.say(f"\nnext:\n  sweeps ui  # compare runs in MLflow\n  ls {record.run_dir}/predictions")
     if interrupts.number is not None and record.status == "KILLED":
         console.say(f"go on with: sweeps run --resume-from {record.run}")
         raise typer.Exit(128 + interrupts.number)
@@ -186,92 +195,13 @@ def _interrupts() -> Iterator[Interrupts]:
             signal.signal(number, handler)
 
 
-def _print_record(record: RunRecord, *, as_json: bool) -> None:
-    from crack_sweeps import console
-
+def _print(what: Record, rows_of: Callable[[Record], list[tuple[str, str]]], *, as_json: bool) -> None:
+    """One JSON object, or rows for people."""
     if as_json:
-        import json
+        from json import dumps
 
-        print(json.dumps(record.as_dict(), indent=2, allow_nan=False))
-        return
-    rows = [
-        ("run", record.run),
-        ("status", record.status if record.reason is None else f"{record.status} ({record.reason})"),
-    ]
-    figures = record.metrics
-    if record.status == "FINISHED":
-        num_images = int(figures["val/num_images"])
-        rows += [
-            (
-                "crack IoU",
-                f"{figures['val/crack_iou']:.3f} pooled, {figures['val/crack_iou_image']:.3f} mean of images",
-            ),
-            ("crack F1", f"{figures['val/crack_f1']:.3f} pooled, {figures['val/crack_f1_image']:.3f} mean of images"),
-            ("precision", f"{figures['val/precision']:.3f}"),
-            ("recall", f"{figures['val/recall']:.3f}"),
-            ("measured on", f"{num_images} validation photos, whole; threshold {record.threshold:.2f} chosen on them"),
-            (
-                "floors (IoU)",
-                f"Otsu {figures['floor/otsu_crack_iou']:.3f}, black-hat {figures['floor/black_hat_crack_iou']:.3f}",
-            ),
-        ]
-    peaks = {name: value for name, value in record.vram.items() if name.endswith("_bytes")}
-    rows += [(name, f"{console.human_bytes(value)} ({record.vram['source']})") for name, value in peaks.items()]
-    rows += [
-        ("best epoch", f"{record.best_epoch} of {record.num_epochs}"),
-        ("time", console.human_seconds(record.duration_s)),
-        ("directory", record.run_dir),
-        ("MLflow run", record.run_id or "not sent yet"),
-    ]
-    if record.quick_look:
-        rows.append(("note", "a quick look: not to be ranked beside full runs"))
-    console.print_rows(rows)
-    if record.status == "FINISHED":
-        console.say(
-            f"\nnext:\n  sweeps ui                        compare runs in MLflow\n  ls {record.run_dir}/predictions"
-        )
+        print(dumps(what.as_dict(), indent=2, allow_nan=False))
+    else:
+        from crack_sweeps import console
 
-
-def _print_plan(plan: Plan, *, as_json: bool) -> None:
-    from crack_sweeps import console
-
-    if as_json:
-        import json
-
-        print(json.dumps(plan.as_dict(), indent=2, allow_nan=False))
-        return
-    print(plan.config)
-    data = plan.data
-    found = (
-        data["note"]
-        if data["digest"] is None
-        else (
-            f"{data['num_train']} train, {data['num_val']} val, {data['num_test']} test; crack is {data['mask_rule']}; digest {data['digest'][:12]}"
-        )
-    )
-    rows = [
-        ("experiment file", plan.source),
-        ("profile", plan.profile + (" (quick look)" if plan.quick_look else "")),
-        *((f"  {key}", f"{old} -> {new}") for key, (old, new) in plan.changed_by_profile.items()),
-        ("fingerprint", plan.fingerprint),
-        ("data", f"{data['name']}: {found}"),
-        ("device", f"{plan.device}, {plan.precision}"),
-        *cost_rows(plan),
-        ("epochs", f"at most {plan.epochs}"),
-        ("steps per epoch", str(plan.steps_per_epoch or "one crop per training photo")),
-        (
-            "disk",
-            f"{console.human_bytes(plan.disk_peak_bytes)} while training, {console.human_bytes(plan.disk_final_bytes)} after",
-        ),
-    ]
-    console.print_rows(rows)
-    for warning in data.get("warnings", ()):
-        console.warn(warning)
-    console.say("\ndry run: nothing was trained, nothing was written")
-
-
-def cost_rows(plan: Plan) -> list[tuple[str, str]]:
-    """The cost of a plan's model."""
-    from crack_sweeps.cli.estimate import rows_of
-
-    return rows_of(plan.cost)
+        console.print_rows(rows_of(what))

@@ -8,7 +8,6 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -53,7 +52,7 @@ class RunBook:
                 self._final.add(event["path"])
 
     def attempt(self, progress: Progress, *, resumed_from_step: int | None) -> None:
-        """An attempt begins. An epoch that was stored but not told, because the process died in between, is told now."""
+        """An attempt begins. An epoch that was stored but not told, as the process died in between, is told now."""
         self.progress = progress
         self._attempts += 1
         self._log.append(

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.utils import deterministic
 
 from crack_sweeps.data.photos import SPLITS, PhotoSet
 from crack_sweeps.errors import DataError

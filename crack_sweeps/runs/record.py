@@ -23,7 +23,8 @@ class RunRecord:
         reason: Why it did not finish; null if it did.
         fingerprint: Of the experiment: what changes the mathematics, and not the seed.
         threshold: Probability from which a pixel counts as crack, chosen on validation; null if not finished.
-        metrics: `val/...` of the best weights over all validation photos at that threshold; `floor/...` without learning.
+        metrics: `val/...` of the best weights over all validation photos at that threshold; `floor/...` is what needs
+            no learning.
         vram: Highest memory of the run in bytes, and where the figures come from.
         duration_s: Seconds of training, validation and final evaluation, over all attempts.
         profile: The machine profile that was laid over the file.

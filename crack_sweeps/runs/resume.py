@@ -52,6 +52,6 @@ def refuse_other_data(run: RunDirectory, digest: str) -> None:
     began_with = run.read_environment()["data"]["digest"]
     if digest != began_with:
         raise UserError(
-            f"run `{run.name}` began with data {began_with[:12]}, which now is {digest[:12]}: photos or masks have changed",
+            f"run `{run.name}` began with data {began_with[:12]}, now it is {digest[:12]}: photos or masks changed",
             hint="put the files back as they were, or start a new run",
         )

@@ -153,7 +153,9 @@ def proceed(prepared: Prepared, run: RunDirectory, *, stop: Stop) -> Generator[U
             raise
         except BaseException as error:
             if not book.ended:
-                book.end("FAILED", error.message if isinstance(error, SweepsError) else f"{type(error).__name__}: {error}")
+                book.end(
+                    "FAILED", error.message if isinstance(error, SweepsError) else f"{type(error).__name__}: {error}"
+                )
             raise
 
 

@@ -208,7 +208,9 @@ def train(state: TrainingState, batches: Batches, validate: Validate) -> Iterato
         yield _close_epoch(state, validate)
 
 
-def _accumulate_gradients(state: TrainingState, forward: Callable[[Tensor], Tensor], stream: Iterator[Batch]) -> dict[str, Tensor]:
+def _accumulate_gradients(
+    state: TrainingState, forward: Callable[[Tensor], Tensor], stream: Iterator[Batch]
+) -> dict[str, Tensor]:
     """One effective batch forward and backward; its mean losses and the gradient's norm, still on the device."""
     training, device = state.training, state.device
     state.optimizer.zero_grad(set_to_none=True)

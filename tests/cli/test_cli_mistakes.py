@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 
-
 MISTAKES = {
     "no such experiment": (["run", "swinv2_hybird"], "swinv2_hybird", "swinv2_hybrid"),
     "key": (["run", "unet_small", "training.loss.focal_weigth=1"], "training.loss.focal_weigth", "focal_weight"),

@@ -6,6 +6,7 @@ import errno
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,14 +78,13 @@ def test_a_crash_between_any_two_renames_leaves_a_state_to_resume(
         vault.save_latest(state(0))
         vault.save_latest(state(1))
         calls = 0
-        real = os.replace
 
-        def replace(source: object, target: object, limit: int = survive) -> None:
+        def replace(source: object, target: object, limit: int = survive, real: Any = os.replace) -> None:
             nonlocal calls
             if calls == limit:
                 raise Crash
             calls += 1
-            real(source, target)  # type: ignore[arg-type]
+            real(source, target)
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "replace", replace)
