@@ -18,7 +18,7 @@ from crack_sweeps.specs.yaml import load_yaml
 EXPERIMENT = Path(__file__).resolve().parents[2] / "experiments" / "swinv2_hybrid.yaml"
 NUM_PHOTOS, NUM_CROPS, CROP_PX = 40, 300, 256
 
-# Measured on two busy cores: 6.9 to 9.4 times a crop without augmentation, .30 to .44 of a crop whose photo is read.
+# Measured on two busy cores: 6.9 to 11.0 times a crop without augmentation, .30 to .44 of a crop whose photo is read.
 MOST_TIMES_PLAIN, MOST_TIMES_READ = 20.0, 1.0
 
 
