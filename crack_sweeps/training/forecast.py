@@ -161,6 +161,7 @@ class _Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._gradients_before_bytes = 0  # of the one before it
         self._block: Any = None  # the checkpointed block under way, by its own hook
         self._block_bytes = 0
+        self._casts_bytes = 0  # low-precision weights of checkpointed blocks: autocast's cache holds them till it ends
 
     def keep(self, tensor: Tensor) -> Tensor:
         """Called by autograd with each tensor that it keeps for the backward pass."""
@@ -178,6 +179,8 @@ class _Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if new or func._schema.is_mutable:  # anything else made a view
             self._gradients_bytes = sum(_num_bytes(t) for t in (*inputs.values(), *outputs) if t.is_floating_point())
         self._note_block(sum(map(_num_bytes, new)))
+        if self._block is not None and func is torch.ops.aten._to_copy.default and _storage(args[0]) in self._uncounted:
+            self._casts_bytes += sum(map(_num_bytes, new))
         return result
 
     def close_operation(self) -> None:
@@ -186,7 +189,8 @@ class _Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
         The result of an in-place operation is kept one operation late, so the one before is looked at again.
         """
         gradients_bytes = max(self._gradients_bytes, self._gradients_before_bytes)
-        self.peak_bytes = max(self.peak_bytes, self.saved_bytes + self._block_bytes + gradients_bytes)
+        beside_bytes = gradients_bytes + max(self._block_bytes, self._casts_bytes)  # in backward; in forward
+        self.peak_bytes = max(self.peak_bytes, self.saved_bytes + beside_bytes)
         self._gradients_before_bytes, self._gradients_bytes = self._gradients_bytes, 0
 
     def _note_block(self, new_bytes: int) -> None:

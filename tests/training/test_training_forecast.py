@@ -194,11 +194,21 @@ class Living(TorchDispatchMode):
         self.now -= num_bytes
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("use_amp", [False, True])
 @pytest.mark.parametrize("model", ["toy", TINY, pytest.param(SMALL_HYBRID, marks=pytest.mark.slow)])
-def test_the_forecast_is_between_a_twentieth_below_and_a_tenth_above_a_real_step(model, use_amp):
-    """On the processor, tensor by tensor: no card, workspace or fragmentation comes between."""
-    spec = experiment(TINY if model == "toy" else model, use_amp=use_amp, batch_size=2, channels_last=False)
+def test_the_forecast_agrees_with_a_real_step(model, use_amp, checkpointing):
+    """On the processor, tensor by tensor: no card, workspace or fragmentation comes between.
+
+    Within -5 % and +10 %; a checkpointed block is counted with all that it makes, so that may be well above.
+    """
+    spec = experiment(
+        TINY if model == "toy" else model,
+        use_amp=use_amp,
+        batch_size=2,
+        channels_last=False,
+        activation_checkpointing=checkpointing,
+    )
     net = Toy() if model == "toy" else build_model(spec.model)
     predicted = forecast(spec, model=net, device_type="cpu")
     net.train()
@@ -215,7 +225,7 @@ def test_the_forecast_is_between_a_twentieth_below_and_a_tenth_above_a_real_step
     with Living([*net.parameters(), *net.buffers(), *gradients, image, mask]) as living:
         step()
     foreseen = predicted.activations_bytes + predicted.largest_temporary_bytes - image.nbytes - mask.nbytes
-    assert 0.95 <= foreseen / living.peak <= 1.10
+    assert 0.95 <= foreseen / living.peak <= (1.6 if checkpointing else 1.10)
 
 
 @pytest.mark.parametrize(
