@@ -11,13 +11,14 @@ from crack_sweeps.data.open import open_photos
 from crack_sweeps.errors import StoreError, UserError
 from crack_sweeps.runs.directory import RunDirectory, find_run
 from crack_sweeps.runs.plan import Plan, make_plan
-from crack_sweeps.runs.preparation import Origin, Prepared, prepare
+from crack_sweeps.runs.preparation import Origin, Prepared, prepare, weights_digest
 from crack_sweeps.runs.record import RunRecord, read_record, with_mlflow_id
 from crack_sweeps.runs.resume import newest_alike, refuse_if_running, refuse_other_data, stored_experiment
 from crack_sweeps.runs.training_run import Began, Ended, Stop, Update, begin_run, proceed
 from crack_sweeps.specs.loading import Resolved, resolve
 from crack_sweeps.tracking.location import require_local, store_location
 from crack_sweeps.tracking.start import MirrorHandle, start_mirror
+from crack_sweeps.tracking.tensorboard import write_board
 from crack_sweeps.training.device import choose_device
 from crack_sweeps.training.nvml import detect_machine
 
@@ -113,7 +114,8 @@ def training(
         photos = open_photos(resolved.experiment.data, root=ARTIFACTS, notify=notify)
         directory = None
         if resume:
-            directory = newest_alike(resolved.fingerprint, resolved.experiment.training.seed, photos.digest)
+            seeded, weights = resolved.experiment.training.seed, weights_digest(resolved.experiment.model)
+            directory = newest_alike(resolved.fingerprint, seeded, photos.digest, weights)
             if directory is None:
                 notify("no run of this experiment, seed and data to resume: starting one")
             elif directory.status() == "FINISHED":
@@ -134,7 +136,9 @@ def training(
                 for warning in prepared.warnings:
                     notify(f"warning: {warning}")
             if isinstance(update, Ended):
-                if mirror is not None and not mirror.wait(MIRROR_PATIENCE_S):
+                if mirror is None:
+                    write_board(directory.path)
+                elif not mirror.wait(MIRROR_PATIENCE_S):
                     notify("MLflow has not taken everything yet; `sweeps doctor --fix` sends what is missing")
                 yield replace(update, record=with_mlflow_id(directory, update.record))
             else:

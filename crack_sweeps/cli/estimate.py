@@ -18,13 +18,22 @@ def estimate(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Print parameters, FLOPs and the forecast of peak memory."""
+    import torch
+
     from crack_sweeps import console
     from crack_sweeps.runs.plan import estimate_cost
     from crack_sweeps.specs.loading import resolve
     from crack_sweeps.training.nvml import detect_machine
+    from crack_sweeps.training.precision import resolve_amp
 
     resolved = resolve(experiment, overrides=overrides or (), profile=profile, machine=detect_machine())
-    cost = estimate_cost(resolved.experiment)
+    training = resolved.experiment.training
+    if resolved.profile == "cpu":
+        cpu = torch.device("cpu")
+        cost = estimate_cost(resolved.experiment, on="cpu", amp_dtype=resolve_amp(training, cpu))
+    else:
+        half = torch.bfloat16 if training.use_amp else None
+        cost = estimate_cost(resolved.experiment, on="cuda", amp_dtype=half)
     if json:
         from dataclasses import asdict
         from json import dumps

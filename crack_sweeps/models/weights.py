@@ -129,9 +129,7 @@ def _read(file: Path) -> dict[str, Tensor]:
         state: dict[str, Tensor] = load_state_dict(str(file), weights_only=True)
     except FILE_ERRORS as error:
         blocked = isinstance(error.__cause__, pickle.UnpicklingError)
-        reason = (
-            "it holds more than tensors, and is not run" if blocked else "it is damaged, or no checkpoint"
-        )
+        reason = "it holds more than tensors, and is not run" if blocked else "it is damaged, or no checkpoint"
         raise WeightsError(
             f"{file} cannot be read as weights: {reason}",
             hint="a .safetensors file, or a state dict saved by torch.save, is what is read",

@@ -15,7 +15,7 @@ from crack_sweeps.models.cost import count_parameters, flops
 from crack_sweeps.runs.preparation import steps_per_epoch
 from crack_sweeps.specs.experiment import Experiment
 from crack_sweeps.specs.loading import Resolved, dump
-from crack_sweeps.training.forecast import forecast
+from crack_sweeps.training.forecast import DeviceType, device_type, forecast, without_weights
 from crack_sweeps.training.precision import resolve_amp
 
 _BYTES_PER_WEIGHT = 4  # checkpoints hold float32
@@ -65,9 +65,14 @@ class Plan:
         return asdict(self)
 
 
-def estimate_cost(experiment: Experiment) -> Cost:
-    """Parameters, FLOPs and forecast memory; no GPU needed, no weights downloaded."""
-    model = build_model(without_pretrained(experiment).model)
+def estimate_cost(experiment: Experiment, *, on: DeviceType, amp_dtype: torch.dtype | None) -> Cost:
+    """Parameters, FLOPs and forecast memory; no GPU needed, no weights downloaded.
+
+    Args:
+        on: Whose rules of mixed precision the forecast follows.
+        amp_dtype: Type of mixed precision there; None is float32.
+    """
+    model = build_model(without_weights(experiment).model)
     return Cost(
         experiment=experiment.name,
         architecture=experiment.model.architecture,
@@ -75,15 +80,8 @@ def estimate_cost(experiment: Experiment) -> Cost:
         flops_per_crop=flops(model, experiment.crop_px),
         crop_px=experiment.crop_px,
         batch_size=experiment.training.batch_size,
-        memory=asdict(forecast(experiment)),
+        memory=asdict(forecast(experiment, model=model, device_type=on, amp_dtype=amp_dtype)),
     )
-
-
-def without_pretrained(experiment: Experiment) -> Experiment:
-    """The same network with random weights: shapes and costs are alike, and nothing is downloaded."""
-    encoder = experiment.model.encoder_cfg
-    bare = encoder.model_copy(update={"pretrained": False, "checkpoint_path": None})
-    return experiment.model_copy(update={"model": experiment.model.model_copy(update={"encoder_cfg": bare})})
 
 
 def make_plan(resolved: Resolved, *, device: torch.device, artifacts: Path) -> Plan:
@@ -104,8 +102,8 @@ def make_plan(resolved: Resolved, *, device: torch.device, artifacts: Path) -> P
             "warnings": photos.warnings,
         }
         steps = steps_per_epoch(experiment, counts["num_train"])
-    cost = estimate_cost(experiment)
     amp_dtype = resolve_amp(training, device)
+    cost = estimate_cost(experiment, on=device_type(device), amp_dtype=amp_dtype)
     weights = cost.num_params * _BYTES_PER_WEIGHT
     state = weights * (4 if training.ema_decay is not None else 3)  # weights, two AdamW moments, averaged weights
     return Plan(

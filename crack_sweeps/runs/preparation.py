@@ -10,13 +10,14 @@ from typing import Any
 import torch
 
 from crack_sweeps.data.photos import SPLITS, PhotoSet
-from crack_sweeps.errors import DataError
-from crack_sweeps.models.build import build_model, check_built
+from crack_sweeps.errors import DataError, WeightsError
+from crack_sweeps.models.build import build_model
 from crack_sweeps.models.cost import count_parameters
 from crack_sweeps.models.hybrid import dead_rate_warnings
 from crack_sweeps.models.segmenter import Segmenter
 from crack_sweeps.specs.experiment import Experiment, HybridModel, SmpModel
-from crack_sweeps.training.forecast import MemoryForecast, forecast
+from crack_sweeps.training.checkpoints import sha256
+from crack_sweeps.training.forecast import MemoryForecast, device_type, forecast
 from crack_sweeps.training.precision import resolve_amp
 
 
@@ -44,6 +45,7 @@ class Prepared:
     amp_dtype: torch.dtype | None
     steps_per_epoch: int
     forecast: MemoryForecast
+    weights_sha256: str | None
     warnings: tuple[str, ...]
 
 
@@ -57,14 +59,14 @@ def prepare(experiment: Experiment, origin: Origin, photos: PhotoSet, *, device:
     if not photos.split("train") or not photos.split("val"):
         counts = ", ".join(f"{len(photos.split(split))} {split}" for split in SPLITS)
         raise DataError(f"{photos.root}: {counts}: there must be photos to train and to validate on")
-    foreseen = forecast(experiment)
     make_deterministic(experiment.training.deterministic, device)
     torch.manual_seed(experiment.training.seed)
     model = build_model(experiment.model)
-    check_built(model, experiment.model)
     model.to(device)
     if experiment.training.channels_last:
         model.to(memory_format=torch.channels_last)
+    amp_dtype = resolve_amp(experiment.training, device)
+    foreseen = forecast(experiment, model=model, device_type=device_type(device), amp_dtype=amp_dtype)
     return Prepared(
         experiment=experiment,
         origin=origin,
@@ -72,11 +74,26 @@ def prepare(experiment: Experiment, origin: Origin, photos: PhotoSet, *, device:
         model=model,
         num_params=count_parameters(model),
         device=device,
-        amp_dtype=resolve_amp(experiment.training, device),
+        amp_dtype=amp_dtype,
         steps_per_epoch=steps_per_epoch(experiment, len(photos.split("train"))),
         forecast=foreseen,
+        weights_sha256=weights_digest(experiment.model),
         warnings=(*photos.warnings, *rate_warnings(experiment.model)),
     )
+
+
+def weights_digest(model: HybridModel | SmpModel) -> str | None:
+    """Digest of the file that the encoder starts from, where one was named; a path says nothing about its content.
+
+    Raises:
+        WeightsError: There is no such file.
+    """
+    path = model.encoder_cfg.checkpoint_path
+    if path is None:
+        return None
+    if not path.is_file():
+        raise WeightsError(f"model.encoder_cfg.checkpoint_path: {path}: no such file", hint="check the path")
+    return sha256(path)
 
 
 def rate_warnings(model: HybridModel | SmpModel) -> list[str]:

@@ -11,11 +11,14 @@ from crack_sweeps.specs.experiment import Experiment
 from crack_sweeps.specs.loading import load_resolved
 
 
-def newest_alike(fingerprint: str, seed: int, data_digest: str, *, outputs: Path = OUTPUTS) -> RunDirectory | None:
-    """The newest run of the same mathematics, seed and data, whatever its status."""
+def newest_alike(
+    fingerprint: str, seed: int, data_digest: str, weights_sha256: str | None, *, outputs: Path = OUTPUTS
+) -> RunDirectory | None:
+    """The newest run of the same mathematics, seed, data and first weights, whatever its status."""
+    wanted = (fingerprint, seed, data_digest, weights_sha256)
     for run in all_runs(outputs=outputs):
         facts = run.read_environment()
-        if (facts["fingerprint"], facts["seed"], facts["data"]["digest"]) == (fingerprint, seed, data_digest):
+        if (facts["fingerprint"], facts["seed"], facts["data"]["digest"], facts["weights_sha256"]) == wanted:
             return run
     return None
 

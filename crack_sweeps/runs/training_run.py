@@ -95,6 +95,7 @@ def begin_run(
         "precision": precision,
         "num_params": prepared.num_params,
         "steps_per_epoch": prepared.steps_per_epoch,
+        "weights_sha256": prepared.weights_sha256,
         "built": prepared.model.built(),
     }
     durable.write_text(run.environment, json.dumps({**facts, **environment}, indent=2) + "\n")

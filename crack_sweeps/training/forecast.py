@@ -24,6 +24,11 @@ STEP_COUNTER_BYTES = 4  # AdamW keeps a float32 step per parameter tensor
 DeviceType = Literal["cuda", "cpu"]
 
 
+def device_type(device: torch.device) -> DeviceType:
+    """The kind of a device that a training can run on."""
+    return "cuda" if device.type == "cuda" else "cpu"
+
+
 @dataclass(frozen=True)
 class MemoryForecast:
     """What a training step holds at its peak, in bytes, part by part."""
@@ -67,7 +72,7 @@ def forecast(
     training = experiment.training
     if model is None:
         with torch.random.fork_rng(devices=[]):
-            model = build_model(_without_weights(experiment).model)
+            model = build_model(without_weights(experiment).model)
     if amp_dtype == "as specified":
         amp_dtype = torch.bfloat16 if training.use_amp else None
     checkpointing = training.activation_checkpointing if activation_checkpointing is None else activation_checkpointing
@@ -219,7 +224,7 @@ def _add_up(model: nn.Module, step: StepTrace, *, ema: bool, overhead_bytes: int
     return MemoryForecast(**parts, total_bytes=sum(parts.values()))
 
 
-def _without_weights(experiment: Experiment) -> Experiment:
+def without_weights(experiment: Experiment) -> Experiment:
     """The same shapes with nothing to download or read."""
     encoder = experiment.model.encoder_cfg.model_copy(update={"pretrained": False, "checkpoint_path": None})
     return experiment.model_copy(update={"model": experiment.model.model_copy(update={"encoder_cfg": encoder})})
