@@ -8,7 +8,7 @@ def main() -> None:
     import os
     import sys
 
-    # Looking for pydantic plugins reads the metadata of every installed package, 3 % of `spec check`; none is used here.
+    # The search for pydantic plugins reads the metadata of every installed package: 12 ms, and none is used here.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
 
     from crack_sweeps.cli.app import run_command_line
