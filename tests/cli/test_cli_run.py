@@ -18,8 +18,9 @@ import torch
 TINY = [
     *("run", "unet_small", "--profile", "cpu", "--data", "photos"),
     *("model.encoder_cfg.depth=3", "model.decoder_cfg.channels=[16,8,8]", "data.crop_px=32", "data.num_workers=0"),
-    *("training.steps_per_epoch=2", "training.batch_size=2", "evaluation.num_overlays=1"),
+    *("training.batch_size=2", "evaluation.num_overlays=1"),
 ]
+SHORT = [*TINY, "training.steps_per_epoch=2"]
 ENVIRON = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
@@ -34,7 +35,7 @@ def files_below(folder: Path) -> set[str]:
 
 def test_a_dry_run_shows_spec_data_cost_and_plan_and_writes_nothing(sweeps: Callable, here: Path, photos: Path) -> None:
     before = files_below(here)
-    answer = sweeps(*TINY, "training.epochs=2", "--dry-run")
+    answer = sweeps(*SHORT, "training.epochs=2", "--dry-run")
     assert answer.code == 0, answer.err
     for expected in (
         "architecture: unet",
@@ -46,14 +47,14 @@ def test_a_dry_run_shows_spec_data_cost_and_plan_and_writes_nothing(sweeps: Call
         "steps per epoch",
     ):
         assert expected in answer.out, expected
-    plan = json.loads(sweeps(*TINY, "training.epochs=2", "--dry-run", "--json").out)
+    plan = json.loads(sweeps(*SHORT, "training.epochs=2", "--dry-run", "--json").out)
     assert plan["cost"]["memory"]["total_bytes"] > 0
     assert (plan["epochs"], plan["steps_per_epoch"]) == (2, 2)
     assert files_below(here) == before
 
 
 def test_a_run_leaves_everything_and_prints_one_object(here: Path, photos: Path) -> None:
-    process = sweeps_process(*TINY, "training.epochs=2", "--json")
+    process = sweeps_process(*SHORT, "training.epochs=2", "--json")
     out, err = process.communicate(timeout=250)
     assert process.returncode == 0, err
     record = json.loads(out)
@@ -72,7 +73,7 @@ def test_a_run_leaves_everything_and_prints_one_object(here: Path, photos: Path)
     assert list((run / "predictions").glob("*.png"))
     assert list((run / "tensorboard").iterdir())
     assert_in_mlflow(record)
-    again = sweeps_process(*TINY, "training.epochs=2", "--json", "--resume")
+    again = sweeps_process(*SHORT, "training.epochs=2", "--json", "--resume")
     out, err = again.communicate(timeout=250)
     assert again.returncode == 0, err
     assert json.loads(out) == record, "a finished run is printed, not trained again"
@@ -144,7 +145,7 @@ def test_sigterm_stores_a_checkpoint_and_the_resumed_run_ends_with_the_same_weig
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_each_signal_has_its_exit_code(here: Path, photos: Path, number: signal.Signals, code: int) -> None:
-    process = sweeps_process(*TINY, "training.epochs=50")
+    process = sweeps_process(*SHORT, "training.epochs=50")
     wait_for(process, "epoch   1/50")
     process.send_signal(number)
     err = process.communicate(timeout=250)[1]
@@ -156,7 +157,7 @@ def test_each_signal_has_its_exit_code(here: Path, photos: Path, number: signal.
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 def test_a_second_interrupt_kills_at_once(here: Path, photos: Path) -> None:
-    process = sweeps_process(*TINY, "training.epochs=50", "training.steps_per_epoch=500", "training.batch_size=64")
+    process = sweeps_process(*TINY, "training.epochs=50", "training.steps_per_epoch=5000")
     wait_for(process, "training ")
     time.sleep(5)
     process.send_signal(signal.SIGINT)
@@ -169,7 +170,7 @@ def test_a_second_interrupt_kills_at_once(here: Path, photos: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_sixteen_runs_at_once_on_a_fresh_store_all_finish(here: Path, photos: Path) -> None:
-    processes = [sweeps_process(*TINY, "training.epochs=1", "--json", "--seed", str(seed)) for seed in range(16)]
+    processes = [sweeps_process(*SHORT, "training.epochs=1", "--json", "--seed", str(seed)) for seed in range(16)]
     records = [json.loads(process.communicate(timeout=1500)[0]) for process in processes]
     assert {record["status"] for record in records} == {"FINISHED"}
     assert len({record["run"] for record in records}) == 16
