@@ -105,7 +105,7 @@ class RunBook:
             threshold: Chosen on validation.
             files: What to show in the tracker, and in which folder of it.
         """
-        best = {f"best/{name.removeprefix('val/')}": value for name, value in metrics.items()}
+        best = {key.replace("val/", "best/", 1): value for key, value in metrics.items()}
         if "metrics" not in self._final:
             self._log.append("metrics", metrics={**best, "best/threshold": threshold}, step=self.progress.epoch)
         record = self._record("FINISHED", None, metrics, threshold)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 RUN_TAG = "crack_sweeps.run"
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # else the UI opens on pages for chat bots
 _DESCRIPTION_TAG = "mlflow.note.content"
 _POINTS_PER_BATCH = 1000  # MLflow's limits for one request
 _PARAMS_PER_BATCH = 100
@@ -188,7 +189,8 @@ class RunSender:
             root = self.location.artifacts
             folder = (root / name).absolute().as_uri() if root is not None else None
             try:
-                return self.client.get_experiment(self.client.create_experiment(name, artifact_location=folder))
+                made = self.client.create_experiment(name, artifact_location=folder, tags=EXPERIMENT_TAGS)
+                return self.client.get_experiment(made)
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
