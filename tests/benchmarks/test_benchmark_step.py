@@ -1,0 +1,162 @@
+"""What the training loop adds to a step: `train()` with everything on, against a bare loop over the same model.
+
+Both take the same batches of 128 px crops that lie ready in memory, the same initial weights and loss, two
+micro-batches a step, the precision that this machine resolves to, clipping, averaged weights and the fused AdamW. The
+bare loop has what a person would write who needs nothing else: one group of parameters, a constant rate, lists of
+tensors made once, no report, no figures, no check. What `train()` does beyond that - parameter groups, schedule, random
+state kept for a step that runs out of memory, sums of each loss term, the refusal of what is not finite, step reports -
+is what is measured. Reading photos is not: `test_benchmark_throughput.py` has that.
+
+Steps alternate, one of each, and each pair begins with the other one; the figure is the median over pairs of the ratio
+of their CPU seconds on one thread, so that neither the rest of the machine nor a slow minute of it counts much. Pairs
+go on beyond 50 until the median is known to half a percent; a busy machine, where one step in two costs a tenth more
+than the other, needs some hundred. It is measured in a process of its own, because the tests' run-time checks of shapes
+would burden both loops alike and make the ratio too good.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPO = Path(__file__).resolve().parents[2]
+BUDGET = 1.02
+NUM_WARM_UP = 5  # pairs: the first steps allocate memory and the optimizers' state
+MICRO_BATCH = {"unet_small": 8, "swinv2_hybrid": 2}  # the latter takes a second as it is
+LEAST_PAIRS, MOST_PAIRS = 50, 400
+STANDARD_ERROR = 0.005
+MOST_S = 240.0
+SIDE_PX = 128
+EMA_DECAY = 0.999
+
+
+@pytest.mark.benchmark
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", MICRO_BATCH)
+def test_a_step_with_everything_on_costs_at_most_a_fiftieth_more_than_a_bare_loop(name: str) -> None:
+    done = subprocess.run([sys.executable, __file__, name], cwd=REPO, stdout=subprocess.PIPE, check=True)
+    measured = json.loads(done.stdout)
+    for key, value in measured.items():
+        print(f"{key:>24}: {value:.4g}" if isinstance(value, float) else f"{key:>24}: {value}")
+    assert measured["num_pairs"] >= LEAST_PAIRS
+    assert measured["median_ratio"] <= BUDGET
+
+
+def measure(name: str) -> dict[str, Any]:
+    """CPU seconds of both kinds of step, in pairs."""
+    import torch
+
+    from crack_sweeps.models.build import build_model
+    from crack_sweeps.specs.loading import resolve
+    from crack_sweeps.training.loop import StepReport, TrainingState, train
+    from crack_sweeps.training.precision import resolve_amp
+
+    torch.set_num_threads(1)
+    micro_batch = MICRO_BATCH[name]
+    overrides = [
+        f"training.batch_size={micro_batch}",
+        "training.gradient_accumulation_steps=2",
+        f"training.ema_decay={EMA_DECAY}",
+    ]
+    experiment = resolve(name, profile="cpu", overrides=overrides).experiment
+    training, device = experiment.training, torch.device("cpu")
+    amp_dtype = resolve_amp(training, device)
+
+    def model() -> Any:
+        torch.manual_seed(0)
+        built = build_model(experiment.model)
+        return built.to(memory_format=torch.channels_last) if training.channels_last else built
+
+    generator = torch.Generator().manual_seed(0)
+    image_B3HW = torch.randint(0, 256, (micro_batch, 3, SIDE_PX, SIDE_PX), dtype=torch.uint8, generator=generator)
+    mask_B1HW = (image_B3HW[:, :1] < 8).to(torch.uint8)
+
+    state = TrainingState(model(), training, device=device, amp_dtype=amp_dtype, steps_per_epoch=2 * MOST_PAIRS)
+    reports = train(state, lambda *_: cycle([(image_B3HW, mask_B1HW)]), lambda _: {"val/crack_iou": 0.0})
+    bare = bare_loop(model(), training, amp_dtype, cycle([(image_B3HW, mask_B1HW)]))
+
+    def full_step() -> None:
+        assert isinstance(next(reports), StepReport)
+
+    def bare_step() -> None:
+        next(bare)
+
+    for _ in range(NUM_WARM_UP):
+        full_step(), bare_step()
+    pairs: list[tuple[float, float]] = []
+    end = time.perf_counter() + MOST_S
+    while len(pairs) < LEAST_PAIRS or (
+        standard_error(pairs) > STANDARD_ERROR and len(pairs) < MOST_PAIRS and time.perf_counter() < end
+    ):
+        if len(pairs) % 2:
+            full = cpu_s(full_step)
+            pairs.append((full, cpu_s(bare_step)))
+        else:
+            plain = cpu_s(bare_step)
+            pairs.append((cpu_s(full_step), plain))
+    return {
+        "experiment": name,
+        "precision": str(amp_dtype or torch.float32),
+        "num_pairs": len(pairs),
+        "full_step_ms": 1e3 * statistics.median(full for full, _ in pairs),
+        "bare_step_ms": 1e3 * statistics.median(plain for _, plain in pairs),
+        "median_ratio": statistics.median(full / plain for full, plain in pairs),
+        "standard_error": standard_error(pairs),
+    }
+
+
+def standard_error(pairs: list[tuple[float, float]]) -> float:
+    """Of the median ratio, were ratios normal: 1.253 sigma / sqrt(n), sigma from the width of their middle half."""
+    lower, _, upper = statistics.quantiles((full / plain for full, plain in pairs), n=4)
+    return 1.253 * (upper - lower) / 1.349 / math.sqrt(len(pairs))
+
+
+def cpu_s(step: Callable[[], None]) -> float:
+    """CPU seconds of one step."""
+    before = time.process_time()
+    step()
+    return time.process_time() - before
+
+
+def bare_loop(model: Any, training: Any, amp_dtype: Any, batches: Iterator[Any]) -> Iterator[None]:
+    """The least that trains the same model in the same way; one step per `next`."""
+    import torch
+
+    from crack_sweeps.training.losses import loss_terms
+
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=training.learning_rate, weight_decay=training.weight_decay, fused=True)
+    averages = [parameter.detach().clone() for parameter in parameters]
+    buffers = list(model.buffers())
+    buffer_averages = [buffer.clone() for buffer in buffers]
+    accumulation = training.gradient_accumulation_steps
+    model.train()
+    while True:
+        optimizer.zero_grad(set_to_none=True)
+        for _ in range(accumulation):
+            image_B3HW, mask_B1HW = next(batches)
+            x_B3HW = image_B3HW.float().div_(255).contiguous(memory_format=torch.channels_last)
+            with torch.autocast("cpu", dtype=amp_dtype, enabled=amp_dtype is not None):
+                logits_B1HW = model(x_B3HW)
+            loss = sum(loss_terms(logits_B1HW, mask_B1HW.float(), training.loss).values()) / accumulation
+            torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(parameters, training.gradient_clip_norm)
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, parameters, 1 - EMA_DECAY)
+            torch._foreach_copy_(buffer_averages, buffers)
+        yield
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(sys.argv[1])))
