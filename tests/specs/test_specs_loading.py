@@ -117,7 +117,7 @@ def test_the_micro_batch_divides_an_odd_effective_batch(tmp_path: Path) -> None:
 
 def test_what_the_user_types_beats_the_profile_key_by_key() -> None:
     training = resolve("swinv2_hybrid", profile="cpu", overrides=["training.epochs=3"]).experiment.training
-    assert (training.epochs, training.steps_per_epoch, training.learning_rate) == (3, 16, 1e-3)
+    assert (training.epochs, training.steps_per_epoch, training.learning_rate) == (3, 18, 1e-3)
     typed = resolve("swinv2_hybrid", profile="cpu", overrides=["model.encoder_cfg.img_size=192"]).experiment
     assert typed.crop_px == 192
 
