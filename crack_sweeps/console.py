@@ -26,7 +26,9 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """Something that a person should know before trusting the result."""
     if sys.stderr.isatty():
-        stderr().print("[bold yellow]warning[/]:", text, markup=True)
+        from rich.markup import escape
+
+        stderr().print(f"[bold yellow]warning[/]: {escape(text)}")
     else:
         say(f"warning: {text}")
 

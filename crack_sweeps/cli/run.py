@@ -63,15 +63,18 @@ def run(
             f"--resume-from {resume_from} names the run to go on with, so `{experiment}` cannot be given too",
             hint=f"type `sweeps run --resume-from {resume_from}`, or `sweeps run {experiment} --resume`",
         )
+    if dry_run and (resume or resume_from is not None):
+        raise UserError("--dry-run plans a new run, and resuming goes on with an old one", hint="leave one of them out")
+    if experiment is not None:  # most mistakes are in here, and are told before torch is loaded
+        from crack_sweeps.specs.loading import resolve
+        from crack_sweeps.training.nvml import detect_machine
+
+        resolve(experiment, overrides=settings, profile=profile, machine=detect_machine(), data=data, seed=number)
     console.say("loading torch and friends ...")
     from crack_sweeps import api
 
     if dry_run:
-        assert experiment is not None or resume_from is not None
-        if experiment is None:
-            raise UserError(
-                "--dry-run plans a new run, and --resume-from goes on with an old one", hint="leave one of them out"
-            )
+        assert experiment is not None, "refused above"
         plan = api.plan(experiment, overrides=settings, data=data, profile=profile, seed=number)
         _print(plan, plan_rows, as_json=json)
         for warning in plan.data.get("warnings", ()):
@@ -171,7 +174,7 @@ class Interrupts:
         return None if self.number is None else signal.Signals(self.number).name
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
-        """Called by Python when a signal arrives."""
+        """Called by Python when a signal arrives. The system's own handling, raised anew, ends the process at once."""
         if self.number is not None or not self._may_checkpoint:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
