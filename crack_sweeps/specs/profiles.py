@@ -79,6 +79,8 @@ QUICK_LOOK: dict[Keys, Any] = {
     ("data", "num_workers"): 0,  # a step takes a second, its crops 30 ms: a process would cost more than it brings
     ("evaluation", "tile_px"): None,
     ("evaluation", "images_per_epoch"): 6,
+    ("evaluation", "tile_overlap"): 0.125,
+    ("evaluation", "num_overlays"): 2,
 }
 QUICK_LOOK_HYBRID: dict[Keys, Any] = {
     ("model", "encoder_cfg", "model_name"): "swinv2_tiny_window8_256",
