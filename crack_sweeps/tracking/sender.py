@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 RUN_TAG = "crack_sweeps.run"
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # else the UI opens on pages for chat bots
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # trainings, not chat bots
 _DESCRIPTION_TAG = "mlflow.note.content"
 _POINTS_PER_BATCH = 1000  # MLflow's limits for one request
 _PARAMS_PER_BATCH = 100
