@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from crack_sweeps.specs.loading import Resolved
 
 app = typer.Typer(
     help="List, show and check experiments; their JSON schema.", no_args_is_help=True, rich_markup_mode=None
@@ -64,7 +67,7 @@ def schema() -> None:
     print(dumps(experiment_schema(), indent=2))
 
 
-def _resolve(experiment: str, overrides: list[str] | None, profile: str):  # type: ignore[no-untyped-def]
+def _resolve(experiment: str, overrides: list[str] | None, profile: str) -> Resolved:
     from crack_sweeps.specs.loading import resolve
 
     machine = None
