@@ -1,0 +1,1 @@
+"""The search: space, suggestions, verdicts, the coordinator and its trials, memory, what a crash left."""
