@@ -16,7 +16,7 @@ from crack_sweeps.errors import RunNotFound, UserError
 from crack_sweeps.runs.events import read_events
 
 OUTPUTS = Path("artifacts/outputs")
-Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED", "PRUNED"]
 
 
 @dataclass(frozen=True)

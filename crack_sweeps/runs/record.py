@@ -19,7 +19,7 @@ class RunRecord:
         run: The run's name, which is its directory's.
         run_id: MLflow's id; null until the mirror has sent it.
         run_dir: The run's directory, relative to the working directory.
-        status: FINISHED, KILLED (interrupted, with a checkpoint) or FAILED.
+        status: FINISHED, KILLED (interrupted, with a checkpoint), PRUNED (stopped by its study for good) or FAILED.
         reason: Why it did not finish; null if it did.
         fingerprint: Of the experiment: what changes the mathematics, and not the seed.
         threshold: Probability from which a pixel counts as crack, chosen on validation; null if not finished.
