@@ -24,8 +24,8 @@ QUESTION = "# Question:"  # how the comment that opens a shipped experiment begi
 
 
 @dataclass(frozen=True)
-class ExperimentFile:
-    """An experiment that can be run by name; `question` is what its opening comment asks, or empty."""
+class SpecFile:
+    """An experiment or a study that can be named; `question` is what its opening comment asks, or empty."""
 
     name: str
     path: Path
@@ -71,7 +71,7 @@ def resolve(
     Raises:
         SpecError: Whatever is wrong with file, profile or overrides; one line, which names file, key and value.
     """
-    name = _profile_name(profile, machine)
+    name = profile_name(profile, machine)
     source = find_experiment(experiment)
     written = load_yaml(source)
     flags = [f"data.path={data}"] if data is not None else []
@@ -86,7 +86,7 @@ def resolve(
         settled = overlay(named_profile(name), meant, overridden=overridden, num_cpus=cpus)
     checked = check(settled)
     if not isinstance(checked, Experiment):
-        raise _blame(checked, source, typed, name)
+        raise blame(checked, source, typed, name)
     return Resolved(
         experiment=checked,
         source=source,
@@ -108,18 +108,26 @@ def dump(experiment: Experiment) -> str:
     return dump_yaml(experiment.model_dump(mode="json"))
 
 
+def flat(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as one level of dotted keys in the order of the spec; lists stay lists."""
+
+    def walk(prefix: str, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {prefix: value}
+        settings: dict[str, Any] = {}
+        for key, inner in value.items():
+            settings |= walk(f"{prefix}.{key}" if prefix else key, inner)
+        return settings
+
+    return walk("", experiment.model_dump(mode="json"))
+
+
 # --- finding -------------------------------------------------------------------------------------
 
 
-def list_experiments() -> list[ExperimentFile]:
+def list_experiments() -> list[SpecFile]:
     """What can be run by name: the shipped experiments and those of ./experiments, which win."""
-    found: dict[str, Path] = {}
-    for folder in (shipped_folder(), Path("experiments")):
-        if folder is not None and folder.is_dir():
-            found |= {
-                path.stem: path for path in sorted(folder.iterdir()) if path.suffix in SUFFIXES and path.is_file()
-            }
-    return [ExperimentFile(name, path, _question(path)) for name, path in sorted(found.items())]
+    return files_of("experiments")
 
 
 def find_experiment(experiment: str | Path) -> Path:
@@ -128,21 +136,43 @@ def find_experiment(experiment: str | Path) -> Path:
     Raises:
         SpecError: No experiment has that name.
     """
-    if isinstance(experiment, Path) or experiment.endswith(SUFFIXES) or "/" in experiment or "\\" in experiment:
-        return Path(experiment)
-    known = {file.name: file.path for file in list_experiments()}
-    if experiment in known:
-        return known[experiment]
-    close = nearest(experiment, known)
-    there_are = f"there are {listed(known, 'and')}" if known else "there are none in ./experiments"
-    raise SpecError(
-        f"{printable(experiment)}: no such experiment", hint=f"did you mean {close}?" if close else there_are
-    )
+    return find_file(experiment, "experiments", "experiment")
 
 
-def shipped_folder() -> Path | None:
-    """Where the shipped experiments are: inside the installed package, or beside it in a checkout."""
-    packaged, checkout = PACKAGE / "_shipped" / "experiments", PACKAGE.parent / "experiments"
+def files_of(folder: str) -> list[SpecFile]:
+    """The shipped files of `experiments` or `studies`, and those of that folder here, which win."""
+    found: dict[str, Path] = {}
+    for place in (shipped_folder(folder), Path(folder)):
+        if place is not None and place.is_dir():
+            found |= {path.stem: path for path in sorted(place.iterdir()) if path.suffix in SUFFIXES and path.is_file()}
+    return [SpecFile(name, path, _question(path)) for name, path in sorted(found.items())]
+
+
+def find_file(named: str | Path, folder: str, kind: str) -> Path:
+    """The file behind a name or a path; `kind` says in an error what was looked for.
+
+    Raises:
+        SpecError: Nothing has that name.
+    """
+    if is_path(named):
+        return Path(named)
+    name = str(named)
+    known = {file.name: file.path for file in files_of(folder)}
+    if name in known:
+        return known[name]
+    close = nearest(name, known)
+    there_are = f"there are {listed(known, 'and')}" if known else f"there are none in ./{folder}"
+    raise SpecError(f"{printable(name)}: no such {kind}", hint=f"did you mean {close}?" if close else there_are)
+
+
+def is_path(named: str | Path) -> bool:
+    """Whether a person named a file, and not one of those that have names."""
+    return isinstance(named, Path) or named.endswith(SUFFIXES) or "/" in named or "\\" in named
+
+
+def shipped_folder(folder: str = "experiments") -> Path | None:
+    """Where the shipped experiments or studies are: inside the installed package, or beside it in a checkout."""
+    packaged, checkout = PACKAGE / "_shipped" / folder, PACKAGE.parent / folder
     if packaged.is_dir():
         return packaged
     return checkout if (PACKAGE.parent / "pyproject.toml").is_file() and checkout.is_dir() else None
@@ -157,10 +187,11 @@ def _question(path: Path) -> str:
 # --- resolving -----------------------------------------------------------------------------------
 
 
-def _profile_name(profile: str, machine: Machine | None) -> str:
+def profile_name(profile: str, machine: Machine | None) -> str:
+    """The profile that is meant: `auto` is what suits the machine."""
     if profile == "auto":
         if machine is None:
-            raise ValueError("profile 'auto' is chosen by the machine, so resolve() needs to be told which it is")
+            raise ValueError("profile 'auto' is chosen by the machine, so the machine must be told")
         return choose_profile(machine)
     return profile if profile == AS_WRITTEN else named_profile(profile).name
 
@@ -172,7 +203,7 @@ def _valid(data: Mapping[str, Any], source: str) -> Experiment:
     return checked
 
 
-def _blame(complaints: Sequence[Complaint], source: Path, typed: Sequence[Override], profile: str) -> SpecError:
+def blame(complaints: Sequence[Complaint], source: Path | str, typed: Sequence[Override], profile: str) -> SpecError:
     """The error, with the name of whoever wrote the value: the file is in order, so an override or the profile."""
     names = tuple(key for key in complaints[0].keys if isinstance(key, str))
     # An override is to blame where it wrote the value itself, or something in the group that does not fit together.

@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from crack_sweeps.specs.experiment import Frozen, Name, PositiveInt
+from crack_sweeps.specs.experiment import Frozen, Name
 from crack_sweeps.specs.words import listed, nearest, shown
 
 Scalar = StrictBool | StrictInt | StrictFloat | StrictStr | None
@@ -27,6 +27,7 @@ Number = Annotated[StrictInt | StrictFloat, Field(ge=-1e15, le=1e15)]  # no sett
 MAX_CHOICES = 1000  # TPE weighs every choice at every suggestion
 MAX_PARAMETERS = 100
 MAX_KEY = 200  # the longest key of an experiment has 42 characters
+Count = Annotated[int, Field(strict=True, ge=1)]  # strict: true is no number of trials
 Key = Annotated[str, Field(max_length=MAX_KEY)]
 
 # --- the space -----------------------------------------------------------------------------------
@@ -143,7 +144,7 @@ _Parameter = Annotated[
     Annotated[Choices, Tag("choices")] | Annotated[Range, Tag("range")],
     Discriminator(_kind_of_parameter, custom_error_type="parameter", custom_error_message=NO_PARAMETER),
 ]
-_Space = Annotated[dict[Key, _Parameter], Field(min_length=1, max_length=MAX_PARAMETERS)]
+Space = Annotated[dict[Key, _Parameter], Field(min_length=1, max_length=MAX_PARAMETERS)]
 
 
 def check_conditions(space: Mapping[str, Parameter]) -> None:
@@ -201,7 +202,7 @@ class Sampler(Frozen):
     name: Literal["tpe", "random", "gp", "cmaes"] = Field(
         "tpe", description="tpe: Parzen estimators; gp: a Gaussian process; cmaes: an evolution strategy; random."
     )
-    startup_trials: PositiveInt = Field(
+    startup_trials: Count = Field(
         10, le=10_000, description="Trials suggested at random before the sampler learns from them."
     )
 
@@ -213,19 +214,25 @@ class Pruner(Frozen):
         "hyperband",
         description="hyperband: the best share at each rung goes on; median: better than half goes on; none.",
     )
-    min_epochs: PositiveInt = Field(1, le=100_000, description="Epochs that every trial may train.")
+    min_epochs: Count = Field(1, le=100_000, description="Epochs that every trial may train.")
     reduction_factor: int = Field(
-        3, ge=2, le=100, description="hyperband: one of this many goes on, for this many times the epochs."
+        3, strict=True, ge=2, le=100, description="hyperband: one of this many goes on, for this many times the epochs."
     )
-    startup_trials: int = Field(5, ge=0, le=10_000, description="median: trials that end before any is stopped.")
+    startup_trials: int = Field(
+        5, strict=True, ge=0, le=10_000, description="median: trials that end before any is stopped."
+    )
 
 
 class Budget(Frozen):
     """What the search may spend."""
 
-    trials: PositiveInt = Field(30, le=1_000_000, description="Trials that train; those rejected before do not count.")
+    trials: Count = Field(30, le=1_000_000, description="Trials that train; those rejected before do not count.")
     gpu_hours: float | None = Field(
-        None, gt=0.0, le=1e9, description="Hours of training over all trials, after which none begins; null: no limit."
+        None,
+        strict=True,
+        gt=0.0,
+        le=1e9,
+        description="Hours of training over all trials, after which none begins; null: no limit.",
     )
 
 
@@ -260,6 +267,7 @@ class QuickLook(Frozen):
     space: dict[Key, _Parameter | None] = Field(
         default_factory=dict, description="Parameters that replace those of the space or join it; null drops one."
     )
+    pruner: Pruner | None = Field(None, description="Takes the place of the study's pruner: there are fewer epochs.")
 
 
 class StudySpec(Frozen):
@@ -274,7 +282,7 @@ class StudySpec(Frozen):
     settings: dict[Key, Plain] = Field(
         default_factory=dict, description="KEY: VALUE on the base experiment, under the profile."
     )
-    space: _Space = Field(description="What is searched: dotted key of a setting to its choices or its range.")
+    space: Space = Field(description="What is searched: dotted key of a setting to its choices or its range.")
     objective: Objective = Field(default_factory=Objective, description="What makes a trial good.")
     sampler: Sampler = Field(default_factory=Sampler, description="How the next suggestion is found.")
     pruner: Pruner = Field(default_factory=Pruner, description="When a trial is stopped early.")
@@ -286,7 +294,9 @@ class StudySpec(Frozen):
     jobs: Literal["auto"] | Annotated[StrictInt, Field(ge=1, le=1024)] = Field(
         "auto", description="Trials that train at once; auto: as many as fit."
     )
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of the suggestions and of the trials' trainings.")
+    seed: int = Field(
+        0, strict=True, ge=0, le=2**32 - 1, description="Seed of the suggestions and of the trials' trainings."
+    )
     quick_look: QuickLook | None = Field(None, description="What the cpu profile lays over the study.")
 
     @model_validator(mode="after")

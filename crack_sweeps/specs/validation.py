@@ -121,11 +121,11 @@ def _translate(detail: ErrorDetails, family: Family) -> Complaint:
             f"{here} is empty, must be {kind(field.annotation)}",
             f"give it a value or leave the key out: {description}",
         )
-    problem, hint = _problem(detail, field)
+    problem, hint = problem_of(detail, field)
     return Complaint(keys, f"{here} is {shown(value)}, {problem}", hint or description)
 
 
-def _problem(detail: ErrorDetails, field: FieldInfo | None) -> tuple[str, str | None]:
+def problem_of(detail: ErrorDetails, field: FieldInfo | None) -> tuple[str, str | None]:
     """What is wrong with a value, and a hint that is better than the field's description."""
     type_, context, value = detail["type"], detail.get("ctx", {}), detail["input"]
     if type_ in BOUNDS:
