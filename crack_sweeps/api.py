@@ -14,7 +14,7 @@ from crack_sweeps.runs.plan import Plan, make_plan
 from crack_sweeps.runs.preparation import Origin, Prepared, prepare, weights_digest
 from crack_sweeps.runs.record import RunRecord, read_record, with_mlflow_id
 from crack_sweeps.runs.resume import newest_alike, refuse_if_running, refuse_other_data, stored_experiment
-from crack_sweeps.runs.training_run import Began, Ended, Stop, Update, begin_run, proceed
+from crack_sweeps.runs.training_run import Began, Ended, Halt, Stop, Update, begin_run, proceed
 from crack_sweeps.specs.loading import Resolved, resolve
 from crack_sweeps.tracking.location import require_local, store_location
 from crack_sweeps.tracking.start import MirrorHandle, start_mirror
@@ -31,7 +31,7 @@ def _silent(_: str) -> None:
     """Say nothing."""
 
 
-def _go_on() -> str | None:
+def _go_on() -> Halt | None:
     """Nothing asks for a stop."""
     return None
 
@@ -88,7 +88,7 @@ def training(
     """The same as `run`, step by step: the caller sees every report and may leave the loop.
 
     Args:
-        stop: Asked after each step; a reason ends the run with a checkpoint.
+        stop: Asked after each step; an answer ends the run with a checkpoint.
         notify: Given a line of talk now and then.
     """
     if resume_from is not None:

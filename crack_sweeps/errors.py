@@ -75,3 +75,17 @@ class LoaderStalled(TrainingError):
 
 class MirrorError(SweepsError):
     """The tracking server refused or could not be reached; the run directory has everything."""
+
+
+class StudyError(SweepsError):
+    """A study cannot go on: its trials die, or its store does not answer."""
+
+
+class NothingFits(StudyError):
+    """No suggestion fits the memory budget."""
+
+    exit_code = 4
+
+
+class StudyNotFound(UserError):
+    """No study, or no trial of it, answers to the name that was given."""

@@ -17,6 +17,7 @@ from crack_sweeps.cli.rows import plan_rows, record_rows
 if TYPE_CHECKING:
     from crack_sweeps.runs.plan import Plan
     from crack_sweeps.runs.record import RunRecord
+    from crack_sweeps.runs.training_run import Halt
     from crack_sweeps.training.loop import EpochReport
 
 Record = TypeVar("Record", "RunRecord", "Plan")
@@ -124,7 +125,7 @@ def _watch(
         seed=seed,
         resume=resume,
         resume_from=resume_from,
-        stop=interrupts.reason,
+        stop=interrupts.halt,
         notify=console.say,
     )
     total_steps, total_epochs = 0, 0
@@ -169,9 +170,11 @@ class Interrupts:
         """From now on there is something to store; before, a signal ends the process at once."""
         self._may_checkpoint = True
 
-    def reason(self) -> str | None:
+    def halt(self) -> Halt | None:
         """Why to stop, if a signal came."""
-        return None if self.number is None else signal.Signals(self.number).name
+        from crack_sweeps.runs.training_run import Halt
+
+        return None if self.number is None else Halt("KILLED", signal.Signals(self.number).name)
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """Called by Python when a signal arrives. The system's own handling, raised anew, ends the process at once."""

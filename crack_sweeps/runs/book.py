@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
@@ -26,10 +26,12 @@ class RunBook:
         run: The run's directory, whose lock the caller holds.
         prepared: The training.
         log: The run's open event log.
+        log_model: Whether the trackers are given the model when the run is finished.
     """
 
-    def __init__(self, run: RunDirectory, prepared: Prepared, log: EventLog) -> None:
+    def __init__(self, run: RunDirectory, prepared: Prepared, log: EventLog, *, log_model: bool = True) -> None:
         self.run = run
+        self.log_model = log_model
         self.prepared = prepared
         self.progress = Progress()
         self.peaks: dict[str, float] = {}
@@ -114,17 +116,24 @@ class RunBook:
             relative = path.relative_to(self.run.path).as_posix()
             if relative not in self._final:
                 self._log.append("artifact", path=relative, to=folder)
-        if "model" not in self._final:
+        if self.log_model and "model" not in self._final:
             self._log.append("model", path="checkpoints/best_model.pth", config="config.yaml", threshold=threshold)
         self._log.append("ended", status="FINISHED", reason=None)
         self.ended = True
         return record
 
-    def end(self, status: Status, reason: str) -> RunRecord:
-        """The run ends before its time; it can be resumed."""
+    def end(self, status: Status, reason: str, *, error: str | None = None) -> RunRecord:
+        """The run ends before its time.
+
+        Args:
+            status: How it stands now.
+            reason: Why, in words.
+            error: The kind of error that ended it, if one did.
+        """
         assert not self.ended, "an attempt ends once"
         figures = self.progress.last_report["metrics"] if self.progress.last_report else {}
-        record = self._record(status, reason, {k: v for k, v in figures.items() if k.startswith("val/")}, None)
+        metrics = {key: value for key, value in figures.items() if key.startswith("val/")}
+        record = replace(self._record(status, reason, metrics, None), error=error)
         write_record(self.run, record)
         self._log.append("ended", status=status, reason=reason)
         self.ended = True

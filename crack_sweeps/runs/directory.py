@@ -112,18 +112,31 @@ class RunDirectory:
         return content
 
 
+def new_run_name(name: str) -> str:
+    """A name for a run: two of the same second differ in their last six characters."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-{secrets.token_hex(3)}"
+
+
 def create_run_directory(name: str, *, outputs: Path = OUTPUTS) -> RunDirectory:
-    """A new directory that nothing else has; two runs of the same second differ in their last six characters."""
-    outputs.mkdir(parents=True, exist_ok=True)
+    """A new directory that nothing else has."""
     while True:
-        path = outputs / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}-{secrets.token_hex(3)}"
         try:
-            path.mkdir()
+            return reserved_run_directory(new_run_name(name), outputs=outputs)
         except FileExistsError:
             continue
-        for folder in ("checkpoints", "predictions", "logs", "tensorboard"):
-            (path / folder).mkdir()
-        return RunDirectory(path)
+
+
+def reserved_run_directory(run_name: str, *, outputs: Path = OUTPUTS) -> RunDirectory:
+    """The directory of a run whose name was chosen before.
+
+    Raises:
+        FileExistsError: It is there already.
+    """
+    path = outputs / run_name
+    path.mkdir(parents=True)
+    for folder in ("checkpoints", "predictions", "logs", "tensorboard"):
+        (path / folder).mkdir()
+    return RunDirectory(path)
 
 
 def all_runs(*, outputs: Path = OUTPUTS) -> Iterator[RunDirectory]:

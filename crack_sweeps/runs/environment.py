@@ -10,9 +10,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = (
     "crack_sweeps", "torch", "torchvision", "timm", "segmentation-models-pytorch", "albumentations", "numpy", "scipy",
@@ -22,6 +23,8 @@ PACKAGES = (
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Facts as plain values; what is not known is null."""
+    import torch  # here, because a study's coordinator asks for the commit and has no torch
+
     commit, dirty = git_state(Path.cwd())
     return {
         "python": platform.python_version(),

@@ -49,8 +49,18 @@ class Prepared:
     warnings: tuple[str, ...]
 
 
-def prepare(experiment: Experiment, origin: Origin, photos: PhotoSet, *, device: torch.device) -> Prepared:
+def prepare(
+    experiment: Experiment,
+    origin: Origin,
+    photos: PhotoSet,
+    *,
+    device: torch.device,
+    foreseen: MemoryForecast | None = None,
+) -> Prepared:
     """Build the model and check it; its weights depend on `training.seed` alone.
+
+    Args:
+        foreseen: The memory forecast, where it was made already.
 
     Raises:
         DataError: There is nothing to train or to validate on.
@@ -66,7 +76,8 @@ def prepare(experiment: Experiment, origin: Origin, photos: PhotoSet, *, device:
     if experiment.training.channels_last:
         model.to(memory_format=torch.channels_last)
     amp_dtype = resolve_amp(experiment.training, device)
-    foreseen = forecast(experiment, model=model, device_type=device_type(device), amp_dtype=amp_dtype)
+    if foreseen is None:
+        foreseen = forecast(experiment, model=model, device_type=device_type(device), amp_dtype=amp_dtype)
     return Prepared(
         experiment=experiment,
         origin=origin,

@@ -21,6 +21,7 @@ class RunRecord:
         run_dir: The run's directory, relative to the working directory.
         status: FINISHED, KILLED (interrupted, with a checkpoint), PRUNED (stopped by its study for good) or FAILED.
         reason: Why it did not finish; null if it did.
+        error: The kind of error that ended it, such as OutOfMemory; null if none did.
         fingerprint: Of the experiment: what changes the mathematics, and not the seed.
         threshold: Probability from which a pixel counts as crack, chosen on validation; null if not finished.
         metrics: `val/...` of the best weights over all validation photos at that threshold; `floor/...` is what needs
@@ -55,6 +56,7 @@ class RunRecord:
     num_epochs: int
     num_params: int
     commit: str | None = field(default=None)
+    error: str | None = field(default=None)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +17,12 @@ from crack_sweeps.data.crops import CropDataset, draws
 from crack_sweeps.data.loader import Loader
 from crack_sweeps.errors import SweepsError
 from crack_sweeps.runs.book import RunBook
-from crack_sweeps.runs.directory import OUTPUTS, RunDirectory, create_run_directory
+from crack_sweeps.runs.directory import OUTPUTS, RunDirectory, create_run_directory, reserved_run_directory
 from crack_sweeps.runs.environment import describe_environment
 from crack_sweeps.runs.events import EventLog
 from crack_sweeps.runs.finale import Outcome, conclude, validation_scores
 from crack_sweeps.runs.preparation import Prepared, flat_params
+from crack_sweeps.runs.proof import prove
 from crack_sweeps.runs.record import RunRecord
 from crack_sweeps.specs.loading import dump
 from crack_sweeps.training.checkpoints import CheckpointFolder
@@ -28,7 +30,36 @@ from crack_sweeps.training.loop import EpochReport, Notice, Report, StepReport, 
 from crack_sweeps.training.peaks import PeakMeter
 
 MLFLOW_EXPERIMENT = "runs"
-Stop = Callable[[], str | None]
+
+
+@dataclass(frozen=True)
+class Halt:
+    """Why a run ends before its time: KILLED can be gone on with, PRUNED is meant to be over."""
+
+    status: Literal["KILLED", "PRUNED"]
+    reason: str
+
+
+Stop = Callable[[], Halt | None]
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Where a run belongs.
+
+    Args:
+        experiment: MLflow experiment to show it under.
+        shown_as: Its name there; None is the run's own.
+        parent: What it is nested under: `run` (that one's name) and `dir` (its folder).
+        tags: More MLflow tags.
+        study: Which study and trial it is of, for whoever rebuilds a study from its runs; None for a single run.
+    """
+
+    experiment: str = MLFLOW_EXPERIMENT
+    shown_as: str | None = None
+    parent: Mapping[str, str] | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    study: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +70,7 @@ class Began:
     resumed_from_step: int | None
     total_steps: int
     total_epochs: int
+    last_epoch: EpochReport | None = None  # of an earlier attempt
 
 
 @dataclass(frozen=True)
@@ -63,18 +95,22 @@ def begin_run(
     prepared: Prepared,
     *,
     outputs: Path = OUTPUTS,
-    experiment: str = MLFLOW_EXPERIMENT,
-    tags: Mapping[str, str] | None = None,
+    membership: Membership | None = None,
+    run_name: str | None = None,
 ) -> RunDirectory:
     """Make the run's directory with its configuration and its first event.
 
     Args:
         prepared: The training.
         outputs: Folder of all runs.
-        experiment: MLflow experiment to show it under.
-        tags: More MLflow tags.
+        membership: Where it belongs; None is a single run.
+        run_name: The name that was reserved for it; None takes a new one.
     """
-    run = create_run_directory(prepared.experiment.name, outputs=outputs)
+    membership = membership or Membership()
+    if run_name is None:
+        run = create_run_directory(prepared.experiment.name, outputs=outputs)
+    else:
+        run = reserved_run_directory(run_name, outputs=outputs)
     environment = describe_environment(prepared.device)
     origin, photos = prepared.origin, prepared.photos
     precision = "float32" if prepared.amp_dtype is None else str(prepared.amp_dtype).removeprefix("torch.")
@@ -97,13 +133,16 @@ def begin_run(
         "steps_per_epoch": prepared.steps_per_epoch,
         "weights_sha256": prepared.weights_sha256,
         "built": prepared.model.built(),
+        "study": membership.study,
     }
     durable.write_text(run.environment, json.dumps({**facts, **environment}, indent=2) + "\n")
     with closing(EventLog(run.events)) as log:
         log.append(
             "created",
             run=run.name,
-            experiment=experiment,
+            experiment=membership.experiment,
+            shown_as=membership.shown_as,
+            parent=membership.parent,
             params={**flat_params(prepared.experiment), "num_params": prepared.num_params, "precision": precision},
             tags={
                 "crack_sweeps.run": run.name,
@@ -114,7 +153,7 @@ def begin_run(
                 "crack_sweeps.dirty_diff": environment["dirty_diff_sha256"] or "clean",
                 "crack_sweeps.data_digest": photos.digest,
                 "crack_sweeps.device": environment["device_name"],
-                **(tags or {}),
+                **membership.tags,
             },
             dataset={
                 "name": photos.name,
@@ -132,20 +171,23 @@ def begin_run(
     return run
 
 
-def proceed(prepared: Prepared, run: RunDirectory, *, stop: Stop) -> Generator[Update, None, None]:
+def proceed(
+    prepared: Prepared, run: RunDirectory, *, stop: Stop, log_model: bool = True
+) -> Generator[Update, None, None]:
     """Train from the newest checkpoint (or from the start) to the record.
 
     Args:
         prepared: The same experiment, data and device that the run began with.
         run: Its directory.
-        stop: Asked after each step; a reason (such as a signal's name) makes a checkpoint and ends the run as KILLED.
+        stop: Asked after each update; an answer makes a checkpoint and ends the run.
+        log_model: Whether the trackers are given the model at the end.
 
     Raises:
         SweepsError: The training failed; the reason is in the record too.
         filelock.Timeout: Another process trains this run.
     """
     with run.lock().acquire(blocking=False), closing(EventLog(run.events)) as log:
-        book = RunBook(run, prepared, log)
+        book = RunBook(run, prepared, log, log_model=log_model)
         try:
             yield from _proceed(prepared, run, book, stop)
         except (GeneratorExit, KeyboardInterrupt):
@@ -154,9 +196,9 @@ def proceed(prepared: Prepared, run: RunDirectory, *, stop: Stop) -> Generator[U
             raise
         except BaseException as error:
             if not book.ended:
-                book.end(
-                    "FAILED", error.message if isinstance(error, SweepsError) else f"{type(error).__name__}: {error}"
-                )
+                kind = type(error).__name__
+                reason = error.message if isinstance(error, SweepsError) else f"{kind}: {error}"
+                book.end("FAILED", reason, error=kind)
             raise
 
 
@@ -172,14 +214,18 @@ def _proceed(prepared: Prepared, run: RunDirectory, book: RunBook, stop: Stop) -
         amp_dtype=prepared.amp_dtype,
         steps_per_epoch=prepared.steps_per_epoch,
     )
+    prove(state, prepared.experiment)
     stored = vault.load_latest()
     if stored is not None:
         state.load_state_dict(stored[0])
     resumed_from = state.step if stored else None
     book.attempt(state.progress, resumed_from_step=resumed_from)
-    yield Began(run, resumed_from, training.epochs * prepared.steps_per_epoch, training.epochs)
+    yield Began(run, resumed_from, training.epochs * prepared.steps_per_epoch, training.epochs, _last_epoch(state))
     for complaint in stored[1] if stored else ():
         yield book.note(f"{complaint}; going on from the checkpoint before it")
+    if (halt := stop()) is not None:
+        yield Ended(_halt(halt, state, book, vault))
+        return
 
     def validate(model: nn.Module) -> Mapping[str, float]:
         return validation_scores(prepared, model, batch_size=state.progress.micro_batch)
@@ -198,11 +244,10 @@ def _proceed(prepared: Prepared, run: RunDirectory, book: RunBook, stop: Stop) -
             elif isinstance(report, Notice):
                 book.note(report.text)
             yield report
-            reason = stop()
-            if reason is not None:
+            if (halt := stop()) is not None:
                 if isinstance(report, StepReport):
                     vault.save_latest(state.state_dict())
-                yield Ended(book.end("KILLED", reason))
+                yield Ended(_halt(halt, state, book, vault))
                 return
         book.observe_peaks(meter.read(), meter.source)
 
@@ -215,10 +260,29 @@ def _proceed(prepared: Prepared, run: RunDirectory, book: RunBook, stop: Stop) -
             yield Ended(record)
             return
         yield Scoring(*progress)
-        reason = stop()
-        if reason is not None:
-            yield Ended(book.end("KILLED", reason))
+        if (halt := stop()) is not None:
+            yield Ended(_halt(halt, state, book, vault))
             return
+
+
+def _halt(halt: Halt, state: TrainingState, book: RunBook, vault: CheckpointFolder) -> RunRecord:
+    """End before the time. What is over for good keeps its best and its last weights, and gives the rest back."""
+    if halt.status == "PRUNED":
+        book.write_vram()
+    record = book.end(halt.status, halt.reason)
+    if halt.status == "PRUNED":
+        with state.evaluated_weights():
+            vault.finish({"model": state.model.state_dict(), "epoch": state.progress.epoch})
+    return record
+
+
+def _last_epoch(state: TrainingState) -> EpochReport | None:
+    """The last complete epoch of an earlier attempt: whoever waits for it may not have heard of it."""
+    report = state.progress.last_report
+    if report is None:
+        return None
+    is_best = state.progress.best_epoch == report["epoch"]
+    return EpochReport(epoch=report["epoch"], step=report["step"], metrics=report["metrics"], is_best=is_best)
 
 
 class _Crops:

@@ -1,0 +1,247 @@
+"""What `sweeps study` does, callable from Python: `crack_sweeps.study("quick", trials=6)`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from filelock import Timeout
+
+from crack_sweeps.data.open import open_photos
+from crack_sweeps.data.photos import PhotoSet
+from crack_sweeps.errors import StoreError, UserError
+from crack_sweeps.runs.directory import OUTPUTS
+from crack_sweeps.specs.study_loading import ResolvedStudy, identity, resolve_study
+from crack_sweeps.study.calibration import Calibration, calibrate
+from crack_sweeps.study.coordinator import Coordinator, Machinery, StudyEnded, StudyUpdate
+from crack_sweeps.study.folder import Opened, StudyFolder, open_folder
+from crack_sweeps.study.forecasts import Forecaster
+from crack_sweeps.study.imports import import_trials
+from crack_sweeps.study.local import LocalExecutor
+from crack_sweeps.study.packing import Packer, budget_bytes, device_name, slots
+from crack_sweeps.study.store import Store, sqlite_url
+from crack_sweeps.study.warm import processes
+from crack_sweeps.tracking.location import network_file_system, require_local, store_location
+from crack_sweeps.tracking.start import MirrorHandle, start_study_mirror
+from crack_sweeps.training.nvml import detect_machine
+
+ARTIFACTS = Path("artifacts")
+MIRROR_PATIENCE_S = 120.0  # after the last trial; what is not sent by then goes on in the background
+Notify = Callable[[str], None]
+Stop = Callable[[], str | None]
+
+
+class Flags(TypedDict, total=False):
+    """What can be set beside the study's name; each means what the flag of `sweeps study` means."""
+
+    overrides: Sequence[str]
+    data: Path | None
+    profile: str
+    trials: int | None
+    jobs: int | None
+    gpu_hours: float | None
+    vram_budget: str | None
+    storage: str | None
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """How a study stands, as `sweeps study --json` prints it.
+
+    Args:
+        study: Its name with its version.
+        folder: Where its files are.
+        status: FINISHED, or KILLED if it was stopped before its end.
+        reason: Why it was stopped; null if it was not.
+        num_trained: Trials that trained, of the main arm, in all versions.
+        num_failed: Those among them that ended with an error.
+        best: Ledger row of the best complete trial; null if there is none.
+    """
+
+    study: str
+    folder: str
+    status: str
+    reason: str | None
+    num_trained: int
+    num_failed: int
+    best: dict[str, Any] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        return asdict(self)
+
+
+def study(study: str | Path | None = None, **flags: Unpack[Flags]) -> StudyRecord:
+    """Search from where the study stands to the end of its budget.
+
+    Raises:
+        UserError: Something was typed, named or laid out wrongly; nothing was lost.
+        NothingFits: No suggestion fits the memory budget.
+    """
+    record: StudyRecord | None = None
+    with closing(searching(study, **flags)) as updates:
+        for update in updates:
+            if isinstance(update, StudyEnded):
+                record = record_of(update)
+    assert record is not None, "a study ends with a record or an error"
+    return record
+
+
+def record_of(ended: StudyEnded) -> StudyRecord:
+    """The record of a study's end."""
+    return StudyRecord(
+        study=ended.folder.name,
+        folder=ended.folder.path.as_posix(),
+        status="FINISHED" if ended.reason is None else "KILLED",
+        reason=ended.reason,
+        num_trained=ended.num_trained,
+        num_failed=ended.num_failed,
+        best=dict(ended.best) if ended.best is not None else None,
+    )
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A study on this machine, before anything is written."""
+
+    study: ResolvedStudy
+    photos: PhotoSet
+    device: str
+    calibration: Calibration
+    budget_bytes: int
+
+
+def settle_study(study: str | Path | None, flags: Flags, notify: Notify) -> Settled:
+    """Resolve the study, open its photos, see what the machine has."""
+    resolved = resolve_study(
+        study,
+        overrides=flags.get("overrides", ()),
+        profile=flags.get("profile", "auto"),
+        machine=detect_machine(),
+        data=flags.get("data"),
+        trials=flags.get("trials"),
+        jobs=flags.get("jobs"),
+        gpu_hours=flags.get("gpu_hours"),
+        memory_budget=flags.get("vram_budget"),
+    )
+    photos = open_photos(resolved.arms[0].base.data, root=ARTIFACTS, notify=notify)
+    on_gpu = resolved.profile != "cpu"
+    device = device_name(on_gpu)
+    return Settled(
+        study=resolved,
+        photos=photos,
+        device=device,
+        calibration=calibrate(device, OUTPUTS),
+        budget_bytes=budget_bytes(resolved.spec.memory_budget_bytes, on_gpu),
+    )
+
+
+def searching(
+    study: str | Path | None = None,
+    *,
+    stop: Stop = lambda: None,
+    notify: Notify = lambda _: None,
+    **flags: Unpack[Flags],
+) -> Generator[StudyUpdate, None, None]:
+    """The same as `study`, step by step.
+
+    Args:
+        study: A shipped study's name, one of `./studies`, or a YAML file; None is `swinv2_hybrid`.
+        stop: Asked twice a second; a reason stores checkpoints and ends.
+        notify: Given a line of talk now and then.
+        flags: What can be set beside the name.
+    """
+    storage = flags.get("storage")
+    settled = settle_study(study, flags, notify)
+    resolved = settled.study
+    on_gpu = resolved.profile != "cpu"
+    opened = open_folder(
+        resolved,
+        identity(resolved, settled.photos.digest),
+        {
+            "memory_budget_bytes": settled.budget_bytes,
+            "calibration": asdict(settled.calibration),
+            "data_digest": settled.photos.digest,
+        },
+    )
+    folder, facts = opened.folder, opened.folder.read_facts()
+    url = storage or sqlite_url(database_of(folder))
+    tell_study(resolved, settled, opened, notify)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(folder.lock().acquire(blocking=False))
+        except Timeout:
+            lease = folder.read_lease()
+            who = f"process {lease.pid} on {lease.host}" if lease is not None else "another process"
+            raise UserError(
+                f"study {folder.name} is being searched by {who}", hint=f"`sweeps stop {folder.name}` stops it cleanly"
+            ) from None
+        folder.write_lease()
+        folder.stop_request.unlink(missing_ok=True)
+        processes()  # the warm server imports while the store is opened
+        store = stack.enter_context(closing(Store(url, folder.name, resolved.arms, resolved.spec.objective)))
+        if opened.imports_from is not None:
+            before = storage or sqlite_url(database_of(opened.imports_from))
+            import_trials(opened.imports_from, before, resolved, store, notify=notify)
+        forecaster = stack.enter_context(Forecaster(folder.forecasts, "cuda" if on_gpu else "cpu"))
+        executor = stack.enter_context(closing(LocalExecutor()))
+        packer = Packer(lambda: slots(on_gpu), resolved.spec.jobs)
+        coordinator = Coordinator(
+            resolved,
+            folder,
+            settled.photos,
+            Machinery(store, executor, forecaster, packer, Calibration(**facts["calibration"])),
+            budget_bytes=resolved.spec.memory_budget_bytes or facts["memory_budget_bytes"],
+            outputs=OUTPUTS,
+        )
+        mirror = _mirror(folder, notify)
+
+        def asked() -> str | None:
+            return "asked to stop" if folder.stop_request.exists() else stop()
+
+        for update in coordinator.run(asked):
+            if isinstance(update, StudyEnded) and mirror is not None and not mirror.wait(MIRROR_PATIENCE_S):
+                notify("MLflow has not taken everything yet; `sweeps doctor --fix` sends what is missing")
+            yield update
+
+
+def database_of(folder: StudyFolder) -> Path:
+    """Where Optuna's SQLite file is; SWEEPS_STORE moves it to a local disk.
+
+    Raises:
+        StoreError: It would be on a network file system, where SQLite loses writes.
+    """
+    moved = os.environ.get("SWEEPS_STORE")
+    path = Path(moved) / "studies" / folder.name / "optuna.db" if moved else folder.database
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = network_file_system(path)
+    if kind is not None:
+        raise StoreError(
+            f"{path.parent} is on a network file system ({kind}), where SQLite loses trials",
+            hint="name a local folder with SWEEPS_STORE=/local/folder, or a server with --storage",
+        )
+    return path
+
+
+def tell_study(study: ResolvedStudy, settled: Settled, opened: Opened, notify: Notify) -> None:
+    """Say what is searched, and what is odd about it."""
+    look = ": a quick look, never to be compared with full runs" if study.quick_look else ""
+    notify(f"study {opened.folder.name} in {opened.folder.path}, profile {study.profile}{look}")
+    for key in study.fixed:
+        notify(f"{key} was typed, so it is not searched")
+    for warning in settled.photos.warnings:
+        notify(f"warning: {warning}")
+
+
+def _mirror(folder: StudyFolder, notify: Notify) -> MirrorHandle | None:
+    """Start sending to MLflow, unless the store lies where SQLite is not safe."""
+    try:
+        require_local(store_location())
+    except StoreError as error:
+        notify(f"warning: {error.message}; searching without the mirror. {error.hint or ''}".rstrip())
+        return None
+    return start_study_mirror(folder.path)

@@ -1,0 +1,616 @@
+"""The coordinator: asks for suggestions, launches trials, judges each epoch, keeps the books. One process per study.
+
+Everything that it decides is a function of what is stored, and each thing is stored before it is acted upon. So it may
+be killed between any two lines: the next coordinator reads the store, adopts the trials that have not ended, and goes on
+as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from crack_sweeps.data.photos import PhotoSet
+from crack_sweeps.errors import NothingFits, StudyError, SweepsError, UserError
+from crack_sweeps.runs.directory import RunDirectory, new_run_name
+from crack_sweeps.runs.events import read_events
+from crack_sweeps.specs.experiment import Experiment
+from crack_sweeps.specs.fingerprint import fingerprint
+from crack_sweeps.specs.study_loading import Arm, ResolvedStudy, settle
+from crack_sweeps.study.calibration import Calibration
+from crack_sweeps.study.disk import not_enough_disk
+from crack_sweeps.study.executor import (
+    Began,
+    Executor,
+    Gone,
+    GoOn,
+    Key,
+    Leave,
+    Message,
+    Order,
+    Prune,
+    Refused,
+    Reported,
+    RunEnded,
+    Told,
+)
+from crack_sweeps.study.folder import StudyFolder
+from crack_sweeps.study.forecasts import Forecaster, shape_key
+from crack_sweeps.study.history import TRAINED, Outcome, Trial
+from crack_sweeps.study.journal import StudyJournal
+from crack_sweeps.study.ledger import Ledger, row_of, trial_name
+from crack_sweeps.study.packing import Packer, Placement
+from crack_sweeps.study.pruning import judge
+from crack_sweeps.study.store import Store
+from crack_sweeps.study.suggest import suggest
+from crack_sweeps.tracking.state import Trainer
+from crack_sweeps.training.footprint import DeviceType
+
+POLL_S = 0.5
+MAX_DEATHS = 3  # of a trial's process without a new epoch in between; then the trial is to blame
+MAX_REJECTIONS = 200  # in a row; then the budget is to blame
+ORPHAN_PATIENCE_S = 20.0  # for a trial of a dead coordinator to store its checkpoint
+
+Stop = Callable[[], str | None]
+
+# --- what happens --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StudyBegan:
+    """The coordinator is at work."""
+
+    folder: StudyFolder
+    num_trained: int
+    num_trials: int
+    num_adopted: int
+    jobs: int
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A suggestion that does not fit the memory budget; it costs no training."""
+
+    trial: Trial
+    name: str
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A trial's process starts."""
+
+    trial: Trial
+    name: str
+    total_epochs: int
+    placement: Placement
+    adopted: bool
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """A trial has reported, and has its verdict."""
+
+    trial: Trial
+    name: str
+    epoch: int
+    total_epochs: int
+    value: float
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TrialEnded:
+    """A trial is over."""
+
+    trial: Trial
+    name: str
+    row: Mapping[str, Any]
+    is_best: bool
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something that a person should know; the study goes on."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class StudyEnded:
+    """The coordinator leaves.
+
+    Args:
+        reason: Why before the end; None if the study is finished.
+        best: Row of the best complete trial of the main arm.
+    """
+
+    folder: StudyFolder
+    reason: str | None
+    num_trained: int
+    num_failed: int
+    best: Mapping[str, Any] | None
+
+
+StudyUpdate = StudyBegan | Rejected | Launched | EpochDone | TrialEnded | Notice | StudyEnded
+
+
+@dataclass
+class _Running:
+    """A trial that has a process, or waits for a place."""
+
+    trial: Trial
+    experiment: Experiment
+    adopted: bool
+    launched: bool = False
+    deaths: int = 0
+    epochs_at_death: int = -1
+    refusal: Refused | None = None
+
+
+@dataclass(frozen=True)
+class Machinery:
+    """What a coordinator works with."""
+
+    store: Store
+    executor: Executor
+    forecaster: Forecaster
+    packer: Packer
+    calibration: Calibration
+    on: DeviceType
+
+
+class Coordinator:
+    """One search, from where it stands to its end.
+
+    Args:
+        study: What is searched, and the budget.
+        folder: Its folder, whose lock the caller holds.
+        photos: What is trained on.
+        machinery: Store, executor, memory.
+        budget_bytes: What a trial's forecast may need; above it, it is rejected.
+        outputs: Folder of all runs.
+    """
+
+    def __init__(
+        self,
+        study: ResolvedStudy,
+        folder: StudyFolder,
+        photos: PhotoSet,
+        machinery: Machinery,
+        *,
+        budget_bytes: int,
+        outputs: Path,
+    ) -> None:
+        self.study, self.spec, self.folder, self.photos = study, study.spec, folder, photos
+        self.store, self.executor, self.packer = machinery.store, machinery.executor, machinery.packer
+        self.forecaster, self.calibration = machinery.forecaster, machinery.calibration
+        self.on: DeviceType = machinery.on
+        self.budget_bytes = budget_bytes
+        self.outputs = outputs
+        self._running: dict[Key, _Running] = {}
+        self._trials: dict[str, list[Trial]] = {}
+        self._told_waiting = False
+
+    def run(self, stop: Stop) -> Iterator[StudyUpdate]:
+        """Search until the budget is spent or `stop` gives a reason; every update is stored before it is yielded."""
+        with (
+            closing(Ledger(self.folder)) as self._ledger,
+            closing(StudyJournal(self.folder, self.study, self.photos)) as self._journal,
+        ):
+            self._journal.attempt()
+            yield from self._recover()
+            yield StudyBegan(
+                self.folder, self._num_trained(), self.spec.budget.trials, len(self._running), self.packer.jobs
+            )
+            reason: str | None = None
+            try:
+                reason = yield from self._search(stop)
+            except BaseException as error:
+                self.executor.kill()
+                self._journal.end("FAILED", f"{type(error).__name__}: {error}")
+                raise
+            self._journal.end("FINISHED" if reason is None else "KILLED", reason)
+            yield StudyEnded(
+                self.folder, reason, self._num_trained(), self._count("failed", "out_of_memory"), self._best_row()
+            )
+
+    def _search(self, stop: Stop) -> Iterator[StudyUpdate]:
+        reason: str | None = None
+        while True:
+            if reason is None and (reason := stop()) is not None:
+                for key, running in self._running.items():
+                    if running.launched:
+                        self.executor.answer(key, Leave(reason))
+            if reason is None:
+                yield from self._fill()
+            if not any(running.launched for running in self._running.values()):
+                if reason is not None or not self._running:
+                    return reason
+            for message in self.executor.wait(POLL_S):
+                yield from self._hear(message, stopping=reason is not None)
+
+    # --- launching -------------------------------------------------------------------------------
+
+    def _fill(self) -> Iterator[StudyUpdate]:
+        """Launch what fits: adopted trials first, by number, then new suggestions."""
+        while True:
+            waiting = next((running for running in self._running.values() if not running.launched), None)
+            if waiting is None:
+                if len(self._running) >= self.packer.jobs or not self._may_begin_another():
+                    return
+                waiting = yield from self._next_trial()
+                if waiting is None:
+                    return
+                self._running[waiting.trial.arm, waiting.trial.number] = waiting
+            complaint = not_enough_disk(self.outputs)
+            placement = None if complaint else self.packer.place(self._key(waiting.trial), self._need(waiting.trial))
+            if placement is None:
+                if not self._told_waiting:
+                    self._told_waiting = True
+                    yield Notice(complaint or self._why_waiting(waiting.trial))
+                return
+            self._told_waiting = False
+            yield from self._launch(waiting, placement)
+
+    def _may_begin_another(self) -> bool:
+        hours = self.spec.budget.gpu_hours
+        if hours is not None and self._ledger.seconds >= hours * 3600:
+            return False
+        return self._num_trained() + len(self._running) < self.spec.budget.trials
+
+    def _next_trial(self) -> Iterator[StudyUpdate | Any]:
+        """Ask for suggestions until one fits; the others are told as rejected, so that the sampler learns."""
+        arm = self.study.arms[0]
+        for _ in range(MAX_REJECTIONS):
+            trial, experiment = self._suggest(arm)
+            self.store.add(trial)
+            self._trials[arm.name].append(trial)
+            if trial.outcome == "running":
+                return _Running(trial, experiment, adopted=False)
+            self._ledger.add(self._row(trial))
+            if trial.outcome == "rejected":
+                yield Rejected(trial, self._name(trial))
+            else:
+                yield TrialEnded(trial, self._name(trial), self._row(trial), is_best=False)
+                if not self._may_begin_another():
+                    return None
+        needs = min(t.facts["needed_bytes"] for t in self._trials[arm.name] if "needed_bytes" in t.facts)
+        raise NothingFits(
+            f"{MAX_REJECTIONS} suggestions in a row need more than the memory budget of {_gib(self.budget_bytes)}; "
+            f"the smallest so far needs {_gib(needs)}",
+            hint="raise --vram-budget, or put smaller variants, crops or batches into the space",
+        )
+
+    def _suggest(self, arm: Arm) -> tuple[Trial, Experiment]:
+        past = self._trials[arm.name]
+        too_large = {trial.facts["shape"] for trial in past if trial.outcome == "rejected"}
+
+        def fits(candidate: Mapping[str, Any]) -> bool | None:
+            return False if too_large and self._shape(settle(arm, candidate)) in too_large else None
+
+        number = len(past)
+        suggestion = suggest(
+            arm.space,
+            past,
+            number=number,
+            sampler=self.spec.sampler,
+            objective=self.spec.objective,
+            seed=self.spec.seed,
+            arm=arm.name,
+            fits=fits,
+        )
+        experiment = settle(arm, suggestion)
+        try:
+            foreseen = self.forecaster.peak(experiment)
+        except StudyError:  # the forecaster itself is in trouble
+            raise
+        except SweepsError as error:  # a network that cannot be built from what was suggested
+            return Trial(arm.name, number, suggestion, "failed", facts={"reason": error.message}), experiment
+        needed = self.calibration.peak(foreseen)
+        excess = needed / self.budget_bytes - 1
+        mark = fingerprint(experiment)
+        alike = [t for t in past if t.facts.get("fingerprint") == mark and t.outcome != "rejected"]
+        facts: dict[str, Any] = {
+            "fingerprint": mark,
+            "shape": self._shape(experiment),
+            "forecast_bytes": foreseen.total_bytes,
+            "needed_bytes": needed,
+        }
+        if excess > 0:
+            facts["reason"] = f"needs {_gib(needed)} by forecast, the budget is {_gib(self.budget_bytes)}"
+            return Trial(arm.name, number, suggestion, "rejected", excess=excess, facts=facts), experiment
+        facts |= {
+            "run": new_run_name(f"{self.folder.name.replace('@', '.')}-{number:03d}"),
+            "seed": arm.base.training.seed + len(alike),
+            "repeat_of": alike[0].number if alike else None,
+        }
+        trial = Trial(arm.name, number, suggestion, "running", excess=excess, facts=facts)
+        return trial, self._experiment(arm, trial)
+
+    def _shape(self, experiment: Experiment) -> str:
+        return shape_key(experiment, self.on)
+
+    def _experiment(self, arm: Arm, trial: Trial) -> Experiment:
+        """What a trial trains: the suggestion on the arm's base, with the trial's own seed and name."""
+        settled = settle(arm, trial.suggestion)
+        training = settled.training.model_copy(update={"seed": trial.facts["seed"]})
+        return settled.model_copy(update={"training": training})
+
+    def _launch(self, running: _Running, placement: Placement) -> Iterator[StudyUpdate]:
+        trial, experiment = running.trial, running.experiment
+        self._journal.trial(trial, self.outputs / trial.facts["run"])
+        self.executor.launch(self._order(trial, experiment, placement))
+        running.launched = True
+        yield Launched(trial, self._name(trial), experiment.training.epochs, placement, running.adopted)
+
+    def _order(self, trial: Trial, experiment: Experiment, placement: Placement) -> Order:
+        return Order(
+            key=self._key(trial),
+            run_name=trial.facts["run"],
+            outputs=self.outputs,
+            experiment=experiment,
+            origin={
+                "source": str(self.study.source),
+                "profile": self.study.profile,
+                "quick_look": self.study.quick_look,
+                "overrides": self.study.overrides,
+                "fingerprint": trial.facts["fingerprint"],
+            },
+            suggestion=trial.suggestion,
+            membership=self._membership(trial),
+            photos=self.photos,
+            forecast=asdict(self.forecaster.peak(experiment)),
+            gpu=placement.gpu,
+            memory_fraction=placement.memory_fraction,
+            threads=placement.threads,
+        )
+
+    def _membership(self, trial: Trial) -> dict[str, Any]:
+        first = trial.facts.get("repeat_of")
+        main = self.study.arms[0].name
+        shown_as = f"trial {trial.number}" if trial.arm == main else f"{trial.arm} trial {trial.number}"
+        parent = {"run": self.folder.name, "dir": self.folder.path.as_posix()}
+        if first is not None:
+            shown_as += f" (seed {trial.facts['seed']} of trial {first})"
+            run = self._trials[trial.arm][first].facts["run"]
+            parent = {"run": run, "dir": (self.outputs / run).as_posix()}
+        return {
+            "experiment": self.folder.plain_name,
+            "shown_as": shown_as,
+            "parent": parent,
+            "tags": {
+                "crack_sweeps.study": self.folder.name,
+                "crack_sweeps.trial": self._name(trial),
+                "crack_sweeps.arm": trial.arm,
+                "crack_sweeps.memory_forecast_bytes": str(trial.facts["forecast_bytes"]),
+            },
+            "study": {
+                "name": self.folder.name,
+                "arm": trial.arm,
+                "number": trial.number,
+                "suggestion": dict(trial.suggestion),
+                "excess": trial.excess,
+                "facts": dict(trial.facts),
+            },
+        }
+
+    # --- hearing ---------------------------------------------------------------------------------
+
+    def _hear(self, message: Message, *, stopping: bool) -> Iterator[StudyUpdate]:
+        running = self._running[message.key]
+        match message:
+            case Began() | RunEnded():
+                return
+            case Told():
+                yield Notice(f"{self._name(running.trial)}: {message.text}")
+            case Refused():
+                running.refusal = message
+            case Reported():
+                yield from self._judge(running, message, stopping=stopping)
+            case Gone():
+                self.packer.release(message.key)
+                running.launched = False
+                yield from self._close(running, message.exit_code, stopping=stopping)
+
+    def _judge(self, running: _Running, report: Reported, *, stopping: bool) -> Iterator[StudyUpdate]:
+        """Store the figure, decide, store the decision, then answer. A report heard before is answered as before."""
+        metric, trial = self.spec.objective.metric, running.trial
+        value = report.metrics.get(metric)
+        if value is None or not math.isfinite(value):
+            lack = f"{metric} is {value} after epoch {report.epoch}"
+            self.store.note(trial, no_figure=lack)
+            self._keep(replace(trial, facts={**trial.facts, "no_figure": lack}))
+            self.executor.answer(report.key, Prune(lack))
+            return
+        if report.epoch not in trial.intermediate:
+            self.store.report(trial, report.epoch, value)
+            trial = self._keep(replace(trial, intermediate={**trial.intermediate, report.epoch: value}))
+        stop = trial.facts.get("stop")
+        if stop is None:
+            others = [other for other in self._trials[trial.arm] if other.number != trial.number]
+            total = running.experiment.training.epochs
+            verdict = judge(
+                trial,
+                others,
+                pruner=self.spec.pruner,
+                objective=self.spec.objective,
+                num_epochs=total,
+                seed=self.spec.seed,
+            )
+            if not verdict.go_on:
+                stop = verdict.reason or "stopped by the pruner"
+                self.store.note(trial, stop=stop)
+                trial = self._keep(replace(trial, facts={**trial.facts, "stop": stop}))
+        self.executor.answer(report.key, Prune(stop) if stop is not None else GoOn())
+        if not stopping:
+            total = running.experiment.training.epochs
+            yield EpochDone(trial, self._name(trial), report.epoch, total, value, report.metrics)
+
+    def _close(self, running: _Running, exit_code: int | None, *, stopping: bool) -> Iterator[StudyUpdate]:
+        """A process has ended: how far did its run come?"""
+        refusal = running.refusal
+        if refusal is not None and refusal.mistake:
+            raise UserError(f"{self._name(running.trial)}: {refusal.message}", hint=refusal.hint)
+        ended = self._result(running.trial, refusal)
+        if ended is not None:
+            yield from self._finish(ended)
+            return
+        if stopping:
+            return
+        epochs = max(running.trial.intermediate, default=0)
+        running.deaths = running.deaths + 1 if epochs == running.epochs_at_death else 1
+        running.epochs_at_death = epochs
+        if running.deaths < MAX_DEATHS:
+            running.adopted = True
+            yield Notice(f"{self._name(running.trial)}: its process ended (exit code {exit_code}); going on with it")
+            return
+        reason = f"its process ended {MAX_DEATHS} times at epoch {epochs} (exit code {exit_code})"
+        if exit_code is not None and exit_code < 0:
+            reason += "; killed for want of memory?"
+        yield from self._finish(_ended(running.trial, "failed", reason=reason))
+
+    def _result(self, trial: Trial, refusal: Refused | None) -> Trial | None:
+        """The trial as it ended, if it did; None if it is to be gone on with."""
+        run = RunDirectory(self.outputs / trial.facts["run"])
+        status = run.status() if run.events.is_file() else "RUNNING"
+        row = row_of(trial, name="", outputs=self.outputs)
+        if trial.facts.get("no_figure") is not None and status == "PRUNED":
+            return _ended(trial, "failed", reason=trial.facts["no_figure"])
+        if status == "FINISHED":
+            metric = self.spec.objective.metric
+            value = row["metrics"].get(metric)
+            if value is None or not math.isfinite(value):
+                return _ended(trial, "failed", reason=f"the run's record has no {metric}")
+            return replace(_ended(trial, "complete"), value=value)
+        if status == "PRUNED":
+            return _ended(trial, "pruned", reason=trial.facts["stop"])
+        if status == "FAILED":
+            record = _read_record(run)
+            outcome: Outcome = "out_of_memory" if record.get("error") == "OutOfMemory" else "failed"
+            return _ended(trial, outcome, reason=record.get("reason") or "the run failed")
+        if refusal is not None:  # before the run had its directory
+            return _ended(trial, "out_of_memory" if refusal.out_of_memory else "failed", reason=refusal.message)
+        return None
+
+    def _finish(self, trial: Trial) -> Iterator[StudyUpdate]:
+        """The books of a trial that is over: the store first, the others can be made from it."""
+        self.store.finish(trial)
+        self._keep(trial)
+        self._running.pop(self._key(trial), None)
+        best_before = self._best(trial.arm, but=trial.number)
+        row = self._row(trial)
+        self._ledger.add(row)
+        better = max if self.spec.objective.direction == "maximize" else min
+        is_best = trial.value is not None and (
+            best_before is None or better(trial.value, best_before) == trial.value != best_before
+        )
+        self._journal.progress(self._figures())
+        yield TrialEnded(trial, self._name(trial), row, is_best)
+
+    # --- coming back -----------------------------------------------------------------------------
+
+    def _recover(self) -> Iterator[StudyUpdate]:
+        """Read the store; finish what had ended without being told, adopt what had not ended."""
+        for arm in self.study.arms:
+            trials = self.store.trials(arm.name)
+            self._trials[arm.name] = trials
+            for trial in trials:
+                if trial.outcome == "running":
+                    self._end_orphan(trial)
+                    ended = self._result(trial, None)
+                    if ended is None:
+                        experiment = self._experiment(arm, trial)
+                        self._running[self._key(trial)] = _Running(trial, experiment, adopted=True)
+                        continue
+                    yield from self._finish(ended)
+                elif (trial.arm, trial.number) not in self._ledger:
+                    self._ledger.add(self._row(trial))
+        self._journal.progress(self._figures())
+
+    def _end_orphan(self, trial: Trial) -> None:
+        """A trial of a coordinator that died leaves by itself with a checkpoint; one that hangs is ended."""
+        run = RunDirectory(self.outputs / trial.facts["run"])
+        if not run.path.is_dir():
+            return
+        deadline = time.monotonic() + ORPHAN_PATIENCE_S
+        while run.is_running() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if run.is_running():
+            attempts = [event for event in read_events(run.events) if event["kind"] == "attempt"]
+            if attempts and not (trainer := Trainer.of(attempts[-1])).is_dead():
+                psutil.Process(trainer.pid).kill()
+
+    # --- books -----------------------------------------------------------------------------------
+
+    def _keep(self, trial: Trial) -> Trial:
+        self._trials[trial.arm][trial.number] = trial
+        running = self._running.get(self._key(trial))
+        if running is not None:
+            running.trial = trial
+        return trial
+
+    def _figures(self) -> dict[str, float]:
+        arm = self.study.arms[0].name
+        ended = [trial for trial in self._trials[arm] if trial.outcome != "running"]
+        figures = {"num_trials": float(self._num_trained()), "hours": self._ledger.seconds / 3600}
+        for outcome in ("complete", "pruned", "rejected", "failed", "out_of_memory"):
+            figures[f"num_{outcome}"] = float(sum(trial.outcome == outcome for trial in ended))
+        best = self._best(arm)
+        if best is not None:
+            figures[f"best/{self.spec.objective.metric.removeprefix('val/')}"] = best
+        return figures
+
+    def _best(self, arm: str, *, but: int | None = None) -> float | None:
+        values = [t.value for t in self._trials[arm] if t.value is not None and t.number != but]
+        if not values:
+            return None
+        return max(values) if self.spec.objective.direction == "maximize" else min(values)
+
+    def _best_row(self) -> Mapping[str, Any] | None:
+        best = self._best(self.study.arms[0].name)
+        trial = next((t for t in self._trials[self.study.arms[0].name] if t.value is not None and t.value == best), None)
+        return self._row(trial) if trial is not None else None
+
+    def _num_trained(self) -> int:
+        return self._count(*TRAINED)
+
+    def _count(self, *outcomes: Outcome) -> int:
+        return sum(trial.outcome in outcomes for trial in self._trials[self.study.arms[0].name])
+
+    def _row(self, trial: Trial) -> dict[str, Any]:
+        return row_of(trial, name=self._name(trial), outputs=self.outputs)
+
+    def _name(self, trial: Trial) -> str:
+        return trial_name(self.folder, self.study.arms[0].name, trial.arm, trial.number)
+
+    def _key(self, trial: Trial) -> Key:
+        return trial.arm, trial.number
+
+    def _need(self, trial: Trial) -> int:
+        need: int = trial.facts["needed_bytes"]
+        return need
+
+    def _why_waiting(self, trial: Trial) -> str:
+        return f"{self._name(trial)} waits for memory: it needs {_gib(self._need(trial))}; {self.packer.describe()}"
+
+
+def _ended(trial: Trial, outcome: Outcome, *, reason: str | None = None) -> Trial:
+    return replace(trial, outcome=outcome, facts={**trial.facts, "reason": reason})
+
+
+def _read_record(run: RunDirectory) -> Mapping[str, Any]:
+    import json
+
+    content: Mapping[str, Any] = json.loads(run.metrics.read_bytes())
+    return content
+
+
+def _gib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB"

@@ -1,0 +1,101 @@
+"""The ledger: a row for each trial that ended, appended once; what status, leaderboard and report read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from crack_sweeps.errors import UserError
+from crack_sweeps.runs.directory import RunDirectory
+from crack_sweeps.runs.events import EventLog, read_events
+from crack_sweeps.study.folder import StudyFolder
+from crack_sweeps.study.history import Trial
+
+Row = dict[str, Any]
+
+
+def trial_name(folder: StudyFolder, main_arm: str, arm: str, number: int) -> str:
+    """How people name a trial: `STUDY/21`, and `STUDY/ARM/21` outside the main arm."""
+    return f"{folder.name}/{number}" if arm == main_arm else f"{folder.name}/{arm}/{number}"
+
+
+class Ledger:
+    """Appends rows; a trial that has one already gets no second."""
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self._log = EventLog(folder.ledger)
+        self._seconds = {(row["arm"], row["number"]): row["duration_s"] for row in read_rows(folder)}
+
+    def __contains__(self, key: tuple[str, int]) -> bool:
+        return key in self._seconds
+
+    @property
+    def seconds(self) -> float:
+        """Of training, over all trials that ended."""
+        return sum(self._seconds.values())
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append a row, unless the trial has one."""
+        key = (row["arm"], row["number"])
+        if key not in self._seconds:
+            self._log.append("trial", **row)
+            self._seconds[key] = row["duration_s"]
+
+    def close(self) -> None:
+        """Close the file; the rows are on disk already."""
+        self._log.close()
+
+
+def read_rows(folder: StudyFolder) -> Iterator[Row]:
+    """Rows in the order in which trials ended."""
+    yield from read_events(folder.ledger)
+
+
+def row_of(trial: Trial, *, name: str, outputs: Path) -> Row:
+    """What is kept of a trial that has ended, with the figures of its run's record if it got that far."""
+    run = trial.facts.get("run")
+    record = _record(outputs / run) if run is not None else {}
+    vram = record.get("vram", {})
+    peaks = {key: value for key, value in vram.items() if key.endswith("_bytes")}
+    return {
+        "trial": name,
+        "arm": trial.arm,
+        "number": trial.number,
+        "outcome": trial.outcome,
+        "reason": trial.facts.get("reason"),
+        "suggestion": dict(trial.suggestion),
+        "value": trial.value,
+        "last_value": trial.intermediate[max(trial.intermediate)] if trial.intermediate else None,
+        "num_epochs": max(trial.intermediate, default=0),
+        "best_epoch": record.get("best_epoch"),
+        "seed": trial.facts.get("seed"),
+        "repeat_of": trial.facts.get("repeat_of"),
+        "imported_from": trial.facts.get("imported_from"),
+        "run": run,
+        "run_dir": str(outputs / run) if run is not None else None,
+        "fingerprint": trial.facts.get("fingerprint"),
+        "forecast_bytes": trial.facts.get("forecast_bytes"),
+        "needed_bytes": trial.facts.get("needed_bytes"),
+        "excess": trial.excess,
+        "peaks": peaks,
+        "memory_source": vram.get("source"),
+        "duration_s": record.get("duration_s", 0.0),
+        "metrics": record.get("metrics", {}),
+        "num_params": record.get("num_params"),
+        "quick_look": record.get("quick_look"),
+        "data_digest": record.get("data_digest"),
+        "commit": record.get("commit"),
+    }
+
+
+def _record(run_dir: Path) -> dict[str, Any]:
+    path = RunDirectory(run_dir).metrics
+    if not path.is_file():
+        return {}
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    return content
