@@ -128,6 +128,16 @@ def unfrozen(value: Any) -> Any:
     return [unfrozen(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
+def described(parameter: Parameter) -> str:
+    """A parameter on one line: `16, 32` or `0.0001..0.002, log`."""
+    if isinstance(parameter, Choices):
+        said = ", ".join(str(unfrozen(c)) if isinstance(c, (tuple, str)) else shown(c) for c in parameter.choices)
+    else:
+        said = f"{parameter.low!r}..{parameter.high!r}"
+        said += ", log" if parameter.log else f", step {parameter.step!r}" if parameter.step is not None else ""
+    return said + "".join(f", when {key} is {unfrozen(wanted)}" for key, wanted in (parameter.when or {}).items())
+
+
 NO_PARAMETER = "is neither `choices` nor `low` and `high`"
 
 

@@ -38,7 +38,16 @@ from crack_sweeps.specs.profiles import (
     overlay,
 )
 from crack_sweeps.specs.settings import Keys, dotted
-from crack_sweeps.specs.study import Choices, Parameter, Space, StudySpec, check_conditions, unfrozen, wanted_by
+from crack_sweeps.specs.study import (
+    Choices,
+    Parameter,
+    Space,
+    StudySpec,
+    check_conditions,
+    described,
+    unfrozen,
+    wanted_by,
+)
 from crack_sweeps.specs.study_checks import check_key, check_parameter, check_study, fitted, probes
 from crack_sweeps.specs.validation import Complaint, check, spec_error
 from crack_sweeps.specs.words import printable, shown
@@ -179,6 +188,19 @@ def identity(study: ResolvedStudy, data_digest: str) -> Identity:
         "data": data_digest,
     }
     return Identity(space=_digest(spaces), rest=_digest(rest))
+
+
+def flat_study(study: ResolvedStudy) -> dict[str, Any]:
+    """The study as one level of dotted keys: how it searches, and each arm's space in words."""
+    spec = study.spec
+    settings: dict[str, Any] = {"base": spec.base, "profile": study.profile, "seed": spec.seed}
+    settings |= {"memory_budget": spec.memory_budget, "jobs": spec.jobs}
+    for group in ("objective", "sampler", "pruner", "budget"):
+        settings |= {f"{group}.{key}": value for key, value in getattr(spec, group).model_dump(mode="json").items()}
+    for arm in study.arms:
+        prefix = "space" if arm is study.arms[0] else f"{arm.name}.space"
+        settings |= {f"{prefix}.{key}": described(parameter) for key, parameter in arm.space.items()}
+    return settings
 
 
 def _digest(value: Any) -> str:
