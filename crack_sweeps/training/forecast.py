@@ -15,32 +15,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from crack_sweeps.models.build import build_model
 from crack_sweeps.specs.experiment import Experiment
+from crack_sweeps.training.footprint import DeviceType as DeviceType
+from crack_sweeps.training.footprint import MemoryForecast as MemoryForecast
 from crack_sweeps.training.losses import loss_terms
 
 if TYPE_CHECKING:
     from crack_sweeps.models.segmenter import Segmenter
 
 STEP_COUNTER_BYTES = 4  # AdamW keeps a float32 step per parameter tensor
-DeviceType = Literal["cuda", "cpu"]
 
 
 def device_type(device: torch.device) -> DeviceType:
     """The kind of a device that a training can run on."""
     return "cuda" if device.type == "cuda" else "cpu"
-
-
-@dataclass(frozen=True)
-class MemoryForecast:
-    """What a training step holds at its peak, in bytes, part by part."""
-
-    parameters_bytes: int  # with buffers
-    gradients_bytes: int
-    optimizer_bytes: int
-    ema_bytes: int
-    activations_bytes: int  # kept for the backward pass: the batch, maps, low-precision copies of weights
-    largest_temporary_bytes: int  # above the activations: gradients of maps, and a block that is computed anew
-    overhead_bytes: int
-    total_bytes: int
 
 
 def forecast(
