@@ -104,7 +104,7 @@ def _runs(outputs: Path) -> Iterator[Finding]:
         waiting = unsent(run.path)
         if waiting and not running:
             yield Finding(run.name, "warning", f"{waiting} events are not in MLflow", "sweeps doctor --fix")
-        elif left_open(run.path):
+        elif not running and left_open(run.path):
             yield Finding(run.name, "warning", "shown as running, but its process is dead", "sweeps doctor --fix")
         if not running and run.status() in ("RUNNING", "KILLED"):
             yield Finding(run.name, "ok", "did not finish", f"sweeps run --resume-from {run.name}")

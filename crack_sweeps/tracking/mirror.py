@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import logging
 import os
@@ -15,104 +16,81 @@ from typing import TextIO
 from filelock import FileLock, Timeout
 
 from crack_sweeps.errors import MirrorError, SweepsError
+from crack_sweeps.runs.events import Event
+from crack_sweeps.tracking.connection import StoreConnection, Unreachable
+from crack_sweeps.tracking.feed import LOCK, Feed
 from crack_sweeps.tracking.location import mask
+from crack_sweeps.tracking.patience import GIVE_UP_S, Patience
 from crack_sweeps.tracking.quiet import quiet_mlflow
-from crack_sweeps.tracking.sender import RunSender, Unreachable
-from crack_sweeps.tracking.state import EVENTS, Trainer
-from crack_sweeps.tracking.story import Chapter, EventTail, Story
+from crack_sweeps.tracking.state import Trainer, first_event, is_study, state_in
 from crack_sweeps.tracking.tensorboard import BoardWriter
 
-LOCK = Path("logs") / "mirror.lock"
 POLL_S = 0.3
-FIRST_PAUSE_S = 1.0
-LONGEST_PAUSE_S = 30.0
-GIVE_UP_S = 600.0  # after the training has ended; what is then missing, `sweeps doctor --fix` sends
+PARENT_PATIENCE_S = 30.0  # its own mirror may be at it
 
 log = logging.getLogger("crack_sweeps.mirror")
 
 
-class _Feed:
-    """A run's events on their way: read once, drawn at once, kept until the store has them."""
-
-    def __init__(self, run_dir: Path, board: BoardWriter) -> None:
-        self.run_dir = run_dir
-        self.story = Story()
-        self.last_ms = 0
-        self._tail = EventTail(run_dir / EVENTS)
-        self._board = board
-        self._pending: list[Chapter] = []
-        self._sender: RunSender | None = None
-
-    def read(self) -> None:
-        """Take in what the training has written."""
-        events = self._tail.read()
-        chapters = [self.story.tell(event) for event in events]
-        if events:
-            self.last_ms = int(events[-1]["time_ms"])
-        self._board.write(point for chapter in chapters for point in chapter.points)
-        self._pending += chapters
-
-    def send(self) -> None:
-        """Send what waits; it goes on waiting where the store does not answer."""
-        if not self._pending:
-            return
-        if self._sender is None:
-            self._sender = RunSender(self.run_dir)
-        self._sender.send(self._pending, self.story)
-        self._pending.clear()
-
-    def close_as_killed(self) -> None:
-        """End the run in the store for a training that died."""
-        if self._sender is not None:
-            self._sender.close_as_killed(self.story, self.last_ms)
-
-    def trainer_is_dead(self, starter: Trainer | None = None) -> bool:
-        """Whether the process of the last attempt (before the first: the one that started the mirror) is gone."""
-        trainer = starter if self.story.attempt is None else Trainer.of(self.story.attempt)
-        return trainer is not None and trainer.is_dead()
+class Busy(MirrorError):
+    """Another process is sending this run right now."""
 
 
-def send(run_dir: Path, *, patience_s: float = 5.0) -> None:
-    """Send what is missing of one run, once, and end it in the store if its training is dead.
+def send(run_dir: Path, *, store: StoreConnection | None = None, patience_s: float = 5.0) -> None:
+    """Send what is missing of one run or of one study's own run, once, and end it in the store if its process is dead.
+
+    What it is nested under is sent before, where the store does not have it.
 
     Args:
-        run_dir: The run's directory.
+        run_dir: The run's directory, or the study's; nobody has its lock, or its process says its own end.
+        store: Where to, if it is open already.
         patience_s: How long to go on trying where the store does not answer, and to wait for a mirror at work.
 
     Raises:
-        MirrorError: The store does not answer or refuses, or another mirror is sending this run right now.
+        Busy: Another mirror is sending it.
+        MirrorError: The store does not answer or refuses.
         StoreError: The store cannot be used where it stands.
     """
+    created = first_event(run_dir)
+    if created is None:
+        return
     quiet_mlflow()
-    (run_dir / LOCK).parent.mkdir(parents=True, exist_ok=True)
+    patience = Patience(patience_s)
+    patience.over(True)
+    while True:
+        try:
+            store = store or StoreConnection()
+            _send_parent(created, store, patience_s)
+            _send_now(run_dir, store, patience_s, draw=not is_study(created))
+            return
+        except Unreachable as error:
+            patience.lost(error)
+        patience.sleep()
+
+
+def _send_parent(created: Event, store: StoreConnection, patience_s: float) -> None:
+    parent = created.get("parent")
+    if not parent or state_in(Path(parent["dir"]), store.location).run_id is not None:
+        return
     try:
-        with FileLock(run_dir / LOCK, timeout=patience_s), BoardWriter(run_dir / "tensorboard") as board:
-            feed = _Feed(run_dir, board)
-            dead = _is_dead_after_reading(feed, None)
-            deadline = time.monotonic() + patience_s
-            pause_s = FIRST_PAUSE_S
-            while True:
-                try:
-                    feed.send()
-                    if dead and feed.story.ended is None:
-                        feed.close_as_killed()
-                    return
-                except Unreachable as error:
-                    if time.monotonic() + pause_s > deadline:
-                        hint = "the run directory has everything; `sweeps doctor --fix` sends it later"
-                        raise MirrorError(error.message, hint=hint) from error
-                time.sleep(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-    except Timeout as error:
-        raise MirrorError(f"{run_dir}: a mirror is sending this run right now", hint="let it finish") from error
+        send(Path(parent["dir"]), store=store, patience_s=patience_s)
+    except Busy:
+        if state_in(Path(parent["dir"]), store.location).run_id is None:
+            raise
 
 
-def _is_dead_after_reading(feed: _Feed, starter: Trainer | None) -> bool:
-    """Whether the training is dead, with every line that it wrote read after its death."""
-    feed.read()
-    dead = feed.trainer_is_dead(starter)
-    feed.read()
-    return dead and feed.trainer_is_dead(starter)
+def _send_now(run_dir: Path, store: StoreConnection, patience_s: float, *, draw: bool) -> None:
+    (run_dir / LOCK).parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(run_dir / LOCK, timeout=patience_s))
+        except Timeout as error:
+            raise Busy(f"{run_dir}: a mirror is sending this run right now", hint="let it finish") from error
+        board = stack.enter_context(BoardWriter(run_dir / "tensorboard")) if draw else None
+        feed = Feed(run_dir, board)
+        dead = feed.is_dead_after_reading() or feed.trainer is None
+        feed.send(store)
+        if dead and feed.story.ended is None:
+            feed.close_as_killed()
 
 
 def follow(
@@ -128,7 +106,8 @@ def follow(
     Args:
         run_dir: The run's directory.
         starter: The process whose death ends the run, until an attempt names its own.
-        first_seq: An end before this event is an earlier attempt's: the mirror of a resumed run is not over with it.
+        first_seq: Attempts and ends before this event are of earlier processes: the mirror of a resumed run is not
+            over with them.
         poll_s: Pause between two looks at the events.
         give_up_s: How long to go on trying after the end of the training.
 
@@ -138,27 +117,27 @@ def follow(
     """
     (run_dir / LOCK).parent.mkdir(parents=True, exist_ok=True)
     with FileLock(run_dir / LOCK), BoardWriter(run_dir / "tensorboard") as board:
-        feed = _Feed(run_dir, board)
-        pause_s, not_before, over_since = FIRST_PAUSE_S, 0.0, None
+        feed = Feed(run_dir, board, starter=starter, first_seq=first_seq)
+        store: StoreConnection | None = None
+        patience = Patience(give_up_s)
         while True:
-            dead = _is_dead_after_reading(feed, starter)
-            over = dead or (feed.story.ended is not None and feed.story.ended["seq"] >= first_seq)
-            over_since = (over_since or time.monotonic()) if over else None
-            if time.monotonic() >= not_before:
+            dead = feed.is_dead_after_reading()
+            over = dead or feed.has_ended
+            patience.over(over)
+            if patience.store_may_answer():
                 try:
-                    feed.send()
+                    store = store or StoreConnection()
+                    if feed.story.created is not None and not feed.was_sent:
+                        _send_parent(feed.story.created, store, PARENT_PATIENCE_S)
+                    feed.send(store)
                     if over and feed.story.ended is None:
                         feed.close_as_killed()
                         log.warning("the training process died without ending the run: marked KILLED")
                     if over:
                         return
-                    pause_s = FIRST_PAUSE_S
+                    patience.answered()
                 except Unreachable as error:
-                    log.warning("%s; next try in %.0f s", error, pause_s)
-                    if over_since is not None and time.monotonic() - over_since > give_up_s:
-                        raise MirrorError(f"gave up {give_up_s:.0f} s after the training's end: {error}") from error
-                    not_before = time.monotonic() + pause_s
-                    pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                    patience.lost(error)
             time.sleep(poll_s)
 
 
@@ -182,8 +161,9 @@ class MaskedStream(io.TextIOBase):
 def main() -> int:
     """`python -m crack_sweeps.tracking.mirror RUN_DIR [--follow ...]`, as `start_mirror` calls it."""
     parser = argparse.ArgumentParser(prog="python -m crack_sweeps.tracking.mirror", description=__doc__)
-    parser.add_argument("run_dir", type=Path)
+    parser.add_argument("run_dir", type=Path, help="the run's directory, or the study's folder")
     parser.add_argument("--follow", action="store_true", help="go on until the run has ended")
+    parser.add_argument("--study", action="store_true", help="follow a study's folder and all runs that it names")
     parser.add_argument("--trainer-pid", type=int, help="the process to follow before its first attempt is written")
     parser.add_argument("--trainer-started", type=float, help="that process's start time, s since the epoch")
     parser.add_argument("--first-seq", type=int, default=0, help="an end before this event is an earlier attempt's")
@@ -194,13 +174,18 @@ def main() -> int:
     if hasattr(os, "nice"):
         os.nice(5)  # the training goes first
     try:
-        if not arguments.follow:
+        if not arguments.follow and not arguments.study:
             send(arguments.run_dir)
         else:
             starter = Trainer.this_process()
             if arguments.trainer_pid is not None:
                 starter = replace(starter, pid=arguments.trainer_pid, started=arguments.trainer_started)
-            follow(arguments.run_dir, starter, first_seq=arguments.first_seq)
+            if arguments.study:
+                from crack_sweeps.tracking.study_mirror import follow_study
+
+                follow_study(arguments.run_dir, starter, first_seq=arguments.first_seq)
+            else:
+                follow(arguments.run_dir, starter, first_seq=arguments.first_seq)
     except SweepsError as error:
         log.error("%s", error)
         if error.hint:

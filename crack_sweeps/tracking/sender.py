@@ -2,103 +2,68 @@
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from crack_sweeps.errors import MirrorError, SweepsError
+from crack_sweeps.errors import SweepsError
 from crack_sweeps.runs.events import Event
-from crack_sweeps.tracking.location import StoreLocation, mask, store_location
-from crack_sweeps.tracking.quiet import quiet_mlflow
-from crack_sweeps.tracking.state import TrackingState, read_state, state_in, write_state
+from crack_sweeps.tracking.connection import StoreConnection
+from crack_sweeps.tracking.location import mask
+from crack_sweeps.tracking.state import Status, TrackingState, is_study, read_state, state_in, write_state
 from crack_sweeps.tracking.story import Chapter, Point, Story, param_text, safe_key, tag_text
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Experiment
-
 RUN_TAG = "crack_sweeps.run"
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}  # trainings, not chat bots
+PARENT_TAG = "mlflow.parentRunId"
+STATE_TAG = "crack_sweeps.trial_state"
 _DESCRIPTION_TAG = "mlflow.note.content"
 _POINTS_PER_BATCH = 1000  # MLflow's limits for one request
 _PARAMS_PER_BATCH = 100
 _TAGS_PER_BATCH = 100
 _LONGEST_DIGEST = 36
-_MERGED = frozenset({"epoch", "metrics", "tags", "note"})  # kinds whose events share requests
+_MERGED = frozenset({"epoch", "metrics", "tags", "note", "trial"})  # kinds whose events share requests
 
-# What no repetition cures. BAD_REQUEST is not among them: SQLAlchemy's conflicts between two writers arrive as that.
-_HOPELESS = frozenset(
-    {"INVALID_PARAMETER_VALUE", "INVALID_STATE", "PERMISSION_DENIED", "UNAUTHENTICATED", "RESOURCE_DOES_NOT_EXIST"}
-    | {"ENDPOINT_NOT_FOUND", "NOT_FOUND", "FEATURE_DISABLED", "UNAUTHORIZED"}
-)
+# How a run may end: as MLflow calls it, and as Optuna calls a trial that ended so. An interrupted trial has not ended.
+_STATUS: dict[str, Status] = {"FINISHED": "FINISHED", "PRUNED": "KILLED", "KILLED": "KILLED", "FAILED": "FAILED"}
+_TRIAL_STATE = {"FINISHED": "COMPLETE", "PRUNED": "PRUNED", "FAILED": "FAIL", "KILLED": ""}
 
 log = logging.getLogger(__name__)
 
 
-class Unreachable(MirrorError):
-    """The store did not answer; the same call may succeed later."""
-
-
-@contextlib.contextmanager
-def _speaking_to(location: StoreLocation) -> Iterator[None]:
-    """Sort what goes wrong with the store into: try again later, or hopeless."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except MlflowException as error:
-        text = mask(str(error)).strip().splitlines()[0][:300]
-        if error.error_code in _HOPELESS:
-            raise MirrorError(
-                f"{location.shown} refused: {text}",
-                hint="the run directory has everything; once the cause is mended, `sweeps doctor --fix` sends it",
-            ) from error
-        raise Unreachable(f"{location.shown}: {text}") from error
-    except (OSError, SQLAlchemyError) as error:
-        text = mask(str(error) or type(error).__name__).strip().splitlines()[0][:300]
-        raise Unreachable(f"{location.shown}: {text}") from error
-
-
 class RunSender:
-    """One run on its way into one store.
+    """One run, or a study's own run, on its way into one store.
 
     Every step either can be repeated without effect (metrics carry their original time, parameters and tags their
     value, artifacts their name) or looks first for what an earlier, killed attempt has made (the run by its tag, the
     model by its run). `tracking.json` moves on only after the store has the events.
 
+    Args:
+        run_dir: The run's directory, or the study's.
+        store: Where to; shared by all senders of a process.
+
     Raises:
-        StoreError: The store cannot be used where it stands.
-        Unreachable: It does not answer now.
+        Unreachable: The store does not answer now.
         MirrorError: It refuses.
     """
 
-    def __init__(self, run_dir: Path) -> None:
-        quiet_mlflow()
-        from mlflow import MlflowClient
-
-        from crack_sweeps.tracking.store import prepare_store
-
+    def __init__(self, run_dir: Path, store: StoreConnection) -> None:
         self.run_dir = run_dir
-        self.location = store_location()
-        with _speaking_to(self.location):
-            prepare_store(self.location)
-            self.client: MlflowClient = MlflowClient(tracking_uri=self.location.uri)
-        self.state = state_in(run_dir, self.location)
-        with _speaking_to(self.location):
-            if self.state.run_id is not None and not self._exists(self.state.run_id):
-                log.warning("run %s is no longer in %s: sending it anew", self.state.run_id, self.location.shown)
-                self.state = TrackingState(store=self.location.shown)
+        self.store = store
+        self.client = store.client
+        self.state = state_in(run_dir, store.location)
+        with store.speaking():
+            if self.state.run_id is not None and not store.has_run(self.state.run_id):
+                log.warning("run %s is no longer in %s: sending it anew", self.state.run_id, store.location.shown)
+                self.state = TrackingState(store=store.location.shown)
 
     def send(self, chapters: Sequence[Chapter], story: Story) -> None:
         """Send what is not there yet, in order. Chapters before `state.next_seq` are passed over."""
         rest = [chapter for chapter in chapters if chapter.seq >= self.state.next_seq]
-        with _speaking_to(self.location):
+        with self.store.speaking():
             while rest:
                 count = next((i for i, chapter in enumerate(rest) if chapter.kind not in _MERGED), len(rest))
                 if count:
@@ -113,7 +78,7 @@ class RunSender:
         """Say that the training died without a word. A later attempt opens the run again."""
         if self.state.run_id is None or self.state.status != "RUNNING":
             return
-        with _speaking_to(self.location):
+        with self.store.speaking():
             text = story.summary(self.run_dir) + "\n\nThe training process died without ending the run."
             self.client.set_tag(self.state.run_id, _DESCRIPTION_TAG, tag_text(text.replace("RUNNING", "KILLED", 1)))
             self.client.set_terminated(self.state.run_id, status="KILLED", end_time=time_ms)
@@ -146,71 +111,68 @@ class RunSender:
             case "created":
                 self._create(event)
             case "attempt":
+                tags = {"crack_sweeps.attempts": str(event["attempt"])}
                 if self.state.status != "RUNNING":
                     self.client.update_run(self._run_id, status="RUNNING")
                     self.state = replace(self.state, status="RUNNING")
-                self._set_tags({"crack_sweeps.attempts": str(event["attempt"])})
+                    tags |= {"crack_sweeps.reason": "", **self._trial_state(story, "")}
+                self._set_tags(tags)
             case "artifact":
                 self._send_artifact(event)
             case "model":
                 self._send_model(event, story)
             case "ended":
+                status = _STATUS[event["status"]]
                 text = replace_ended(story, event).summary(self.run_dir)
-                self._set_tags({_DESCRIPTION_TAG: text, "crack_sweeps.reason": event.get("reason") or ""})
-                self.client.set_terminated(self._run_id, status=event["status"], end_time=event["time_ms"])
-                self.state = replace(self.state, status=event["status"])
+                tags = {_DESCRIPTION_TAG: text, "crack_sweeps.reason": event.get("reason") or ""}
+                self._set_tags({**tags, **self._trial_state(story, _TRIAL_STATE[event["status"]])})
+                self.client.set_terminated(self._run_id, status=status, end_time=event["time_ms"])
+                self.state = replace(self.state, status=status)
             case kind:
                 log.warning("event %s is of the unknown kind %r: passed over", event["seq"], kind)
 
+    def _trial_state(self, story: Story, state: str) -> dict[str, str]:
+        """How the trial stands, as a tag; a run that is nobody's child is no trial."""
+        return {STATE_TAG: state} if story.created is not None and story.created.get("parent") else {}
+
     def _create(self, event: Event) -> None:
-        experiment = self._experiment(event["experiment"])
-        tag_is_its_name = f"tags.`{RUN_TAG}` = '{event['run']}'"
-        found = self.client.search_runs([experiment.experiment_id], filter_string=tag_is_its_name, max_results=1)
-        if found:
-            run = found[0]
-        else:
+        experiment_id = str(self.store.experiment(event["experiment"]).experiment_id)
+        name = identity(event)
+        run_id = self.store.find_run(experiment_id, RUN_TAG, name)
+        if run_id is None:
             tags = {safe_key(key): tag_text(value) for key, value in event["tags"].items()}
+            source = "sweeps study" if is_study(event) or event.get("parent") else "sweeps run"
             run = self.client.create_run(
-                experiment.experiment_id,
+                experiment_id,
                 start_time=event["time_ms"],
-                tags={**_source_tags(event["tags"]), **tags, RUN_TAG: event["run"]},
-                run_name=event["run"],
+                tags={
+                    **_source_tags(source, event["tags"]),
+                    **tags,
+                    **self._parent(event, experiment_id),
+                    RUN_TAG: name,
+                },
+                run_name=event.get("shown_as") or event["run"],
             )
-        self._commit(experiment_id=experiment.experiment_id, run_id=run.info.run_id, status=run.info.status)
+            run_id = str(run.info.run_id)
+            status: Status = "RUNNING"
+        else:
+            status = self.client.get_run(run_id).info.status
+        self._commit(experiment_id=experiment_id, run_id=run_id, status=status)
         self._log_params(event["params"])
         self._log_dataset(event["dataset"])
 
-    def _experiment(self, name: str) -> Experiment:
-        """The experiment of that name; another mirror may make it at the same moment."""
-        from mlflow.exceptions import MlflowException
-
-        experiment = self.client.get_experiment_by_name(name)
-        if experiment is None:
-            root = self.location.artifacts
-            folder = (root / name).absolute().as_uri() if root is not None else None
-            try:
-                made = self.client.create_experiment(name, artifact_location=folder, tags=EXPERIMENT_TAGS)
-                return self.client.get_experiment(made)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-                experiment = self.client.get_experiment_by_name(name)
-                assert experiment is not None, f"MLflow says that experiment {name} exists, and does not give it"
-        if experiment.lifecycle_stage != "active":
-            log.warning("experiment %s was deleted in MLflow: restored, since a new run belongs to it", name)
-            self.client.restore_experiment(experiment.experiment_id)
-        return experiment
-
-    def _exists(self, run_id: str) -> bool:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self.client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return False
-            raise
-        return True
+    def _parent(self, event: Event, experiment_id: str) -> dict[str, str]:
+        """The tag that nests the run. The parent was sent before; if its folder is gone, MLflow may still have it."""
+        parent = event.get("parent")
+        if not parent:
+            return {}
+        run_id = state_in(Path(parent["dir"]), self.store.location).run_id
+        for name in (parent["run"], study_tag(parent["run"])):
+            run_id = run_id or self.store.find_run(experiment_id, RUN_TAG, name)
+        if run_id is None:
+            log.warning("%s: its parent %s is neither on disk nor in MLflow: not nested", event["run"], parent["run"])
+            return {}
+        return {PARENT_TAG: run_id}
 
     def _log_params(self, params: dict[str, Any]) -> None:
         from mlflow.entities import Param
@@ -282,9 +244,19 @@ def replace_ended(story: Story, event: Event) -> Story:
     return replace(story, ended=event)
 
 
-def _source_tags(tags: dict[str, Any]) -> dict[str, str]:
+def study_tag(folder_name: str) -> str:
+    """The value of `crack_sweeps.run` on the run of the study in this folder: `study:NAME`, `study:NAME@2`."""
+    return f"study:{folder_name}"
+
+
+def identity(created: Event) -> str:
+    """What the run is found by in MLflow, as the value of `crack_sweeps.run`: its own name, or its study's."""
+    return study_tag(created["run"]) if is_study(created) else str(created["run"])
+
+
+def _source_tags(source: str, tags: dict[str, Any]) -> dict[str, str]:
     """What MLflow's own columns show: source, commit, user."""
-    found = {"mlflow.source.name": "sweeps run", "mlflow.source.type": "LOCAL"}
+    found = {"mlflow.source.name": source, "mlflow.source.type": "LOCAL"}
     commit = tags.get("crack_sweeps.commit")
     if commit and commit != "none":
         found["mlflow.source.git.commit"] = str(commit)

@@ -1,4 +1,4 @@
-"""Start a mirror beside a training, as a process of its own that no signal to the training reaches."""
+"""Start a mirror beside a training or a study, as a process of its own that no signal to those reaches."""
 
 from __future__ import annotations
 
@@ -40,14 +40,26 @@ def start_mirror(run_dir: Path) -> MirrorHandle:
     """Follow the run's events into MLflow and TensorBoard until it has ended. Returns at once.
 
     The mirror writes to `logs/mirror.log` only, has its own session (Ctrl-C and a closed terminal stay with the
-    training) and a low priority.
+    training) and a low priority. Whoever starts it is taken for the run's process until an attempt names another.
     """
-    log = run_dir / LOG
+    return _start(run_dir, "--follow")
+
+
+def start_study_mirror(study_dir: Path) -> MirrorHandle:
+    """The same for a study: one process follows its events and those of every run that they name.
+
+    It ends when the study has ended, or its coordinator and the runs' processes are dead, and everything is sent.
+    """
+    return _start(study_dir, "--study")
+
+
+def _start(folder: Path, mode: str) -> MirrorHandle:
+    log = folder / LOG
     log.parent.mkdir(parents=True, exist_ok=True)
     trainer = Trainer.this_process()
-    command = [sys.executable, "-m", "crack_sweeps.tracking.mirror", os.fspath(run_dir), "--follow"]
+    command = [sys.executable, "-m", "crack_sweeps.tracking.mirror", os.fspath(folder), mode]
     command += ["--trainer-pid", str(trainer.pid), "--trainer-started", repr(trainer.started)]
-    command += ["--first-seq", str(_after_the_last_end(run_dir))]
+    command += ["--first-seq", str(_num_events(folder))]
     # One thread and no GPU: the mirror converts weights once and must take nothing from the training.
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     with log.open("ab") as output:
@@ -68,7 +80,6 @@ def start_mirror(run_dir: Path) -> MirrorHandle:
 _STARTED: list[subprocess.Popen[bytes]] = []  # kept: a Popen that is collected while its child lives warns about it
 
 
-def _after_the_last_end(run_dir: Path) -> int:
-    """Number of the event after the last end that stands in the log: a mirror started now waits for a later one."""
-    ends = [int(event["seq"]) for event in read_events(run_dir / EVENTS) if event["kind"] == "ended"]
-    return ends[-1] + 1 if ends else 0
+def _num_events(folder: Path) -> int:
+    """Number of the next event: attempts and ends before it are not of the process that starts a mirror now."""
+    return sum(1 for _ in read_events(folder / EVENTS))

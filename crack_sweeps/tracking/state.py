@@ -1,4 +1,4 @@
-"""How far a run has been sent: `tracking.json`. Read by everybody, written by the mirror alone."""
+"""How far a run or a study has been sent: `tracking.json`. Read by everybody, written by the mirror alone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from crack_sweeps.tracking.location import StoreLocation
 
 EVENTS = "events.jsonl"
 TRACKING = "tracking.json"
-Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]  # as MLflow calls them
 _START_TOLERANCE_S = 2.0  # process start times are in clock ticks since boot, and the boot time itself is rounded
 
 
@@ -69,18 +69,44 @@ def unsent(run_dir: Path) -> int:
     return sum(1 for _ in read_events(run_dir / EVENTS, state.next_seq if state is not None else 0))
 
 
+def all_sent(run_dir: Path, location: StoreLocation) -> TrackingState | None:
+    """The state of a run that has ended in this store and has nothing left to send; None otherwise. Parses nothing."""
+    state = read_state(run_dir)
+    if state is None or state.store != location.shown or state.status == "RUNNING":
+        return None
+    path = run_dir / EVENTS
+    return state if path.exists() and path.read_bytes().count(b"\n") == state.next_seq else None
+
+
+def first_event(run_dir: Path) -> Event | None:
+    """The first event, once it is written."""
+    return next(read_events(run_dir / EVENTS), None)
+
+
+def is_study(created: Event) -> bool:
+    """Whether a `created` event is a study's: its folder is named after the MLflow experiment, with a version or none.
+
+    A training's directory is named by time, name and chance, and its experiment after the study (or `runs`).
+    """
+    return str(created["run"]).partition("@")[0] == str(created["experiment"])
+
+
 def left_open(run_dir: Path) -> bool:
-    """Whether the run is shown as running although its training process is dead."""
+    """Whether the run is shown as running although its process is dead, or never began its first attempt.
+
+    Of a run without an attempt the answer holds only while nobody has its lock.
+    """
     state = read_state(run_dir)
     if state is None or state.run_id is None or state.status != "RUNNING":
         return False
     attempt: Event | None = None
+    ended = False
     for event in read_events(run_dir / EVENTS):
         if event["kind"] == "attempt":
-            attempt = event
+            attempt, ended = event, False
         elif event["kind"] == "ended":
-            attempt = None
-    return attempt is not None and Trainer.of(attempt).is_dead()
+            ended = True
+    return not ended and (attempt is None or Trainer.of(attempt).is_dead())
 
 
 @dataclass(frozen=True)
@@ -103,11 +129,16 @@ class Trainer:
 
         return cls(pid=os.getpid(), started=psutil.Process().create_time(), host=platform.node())
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is a process of this machine."""
+        return self.host in (platform.node(), socket.gethostname())
+
     def is_dead(self) -> bool:
         """Whether it certainly runs no more; a process of another machine is never certain."""
         import psutil
 
-        if self.host not in (platform.node(), socket.gethostname()):
+        if not self.is_here:
             return False
         try:
             process = psutil.Process(self.pid)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crack_sweeps.runs.events import Event
+from crack_sweeps.tracking.state import is_study
 
 # MLflow's limits and alphabet, also those of its REST interface on every platform.
 _LONGEST_KEY = 250
@@ -51,7 +52,7 @@ class EventTail:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._offset = 0
-        self._next_seq = 0
+        self.next_seq = 0
 
     def read(self) -> list[Event]:
         """New events, in order.
@@ -68,17 +69,17 @@ class EventTail:
         events = []
         for line in whole.splitlines():
             event = json.loads(line)
-            if event.get("seq") != self._next_seq:
-                raise ValueError(f"{self.path}: event {event.get('seq')} where {self._next_seq} was expected")
+            if event.get("seq") != self.next_seq:
+                raise ValueError(f"{self.path}: event {event.get('seq')} where {self.next_seq} was expected")
             events.append(event)
-            self._next_seq += 1
+            self.next_seq += 1
         self._offset += len(whole)
         return events
 
 
 @dataclass
 class Story:
-    """The run so far. A training that was killed and resumed tells some epochs again: the first telling counts."""
+    """The run (or study) so far. A training that was killed and resumed tells some epochs again: the first counts."""
 
     created: Event | None = None
     attempt: Event | None = None
@@ -88,6 +89,8 @@ class Story:
     figures: dict[str, float] = field(default_factory=dict)
     final_figures: dict[str, float] = field(default_factory=dict)
     last_epoch: int = 0
+    run_dirs: list[Path] = field(default_factory=list)  # of a study: where its runs are, or will be
+    num_trials: int = 0  # of a study: those that ended
     _final_points: set[tuple[str, int]] = field(default_factory=set)
 
     def tell(self, event: Event) -> Chapter:
@@ -109,8 +112,12 @@ class Story:
                     self.last_epoch = int(event["epoch"])
                     points = _points(event, step=self.last_epoch)
                     self.figures.update((point.key, point.value) for point in points)
+            case "trial":
+                self.run_dirs.append(Path(event["run_dir"]))
             case "metrics":
-                told = _points(event, step=int(event.get("step", self.last_epoch)))
+                step = int(event.get("step", self.last_epoch))
+                self.num_trials = max(self.num_trials, step)
+                told = _points(event, step=step)
                 points = tuple(point for point in told if (point.key, point.step) not in self._final_points)
                 self._final_points.update((point.key, point.step) for point in points)
                 self.final_figures.update((point.key, point.value) for point in points)
@@ -119,10 +126,14 @@ class Story:
     def summary(self, run_dir: Path) -> str:
         """What the run's page opens with, in Markdown."""
         status = self.ended["status"] if self.ended is not None else "RUNNING"
-        lines = [f"**{status}** after {self.last_epoch} epoch{'' if self.last_epoch == 1 else 's'}."]
+        if self.created is not None and is_study(self.created):
+            count, what, where = self.num_trials, "trial", "Folder"
+        else:
+            count, what, where = self.last_epoch, "epoch", "Run directory"
+        lines = [f"**{status}** after {count} {what}{'' if count == 1 else 's'}."]
         if self.ended is not None and self.ended.get("reason"):
             lines.append(f"Reason: {self.ended['reason']}.")
-        lines.append(f"Run directory: `{run_dir.as_posix()}`")
+        lines.append(f"{where}: `{run_dir.as_posix()}`")
         figures = self.final_figures or self.figures
         if figures:
             rows = [f"| {key} | {value:.4g} |" for key, value in sorted(figures.items())]

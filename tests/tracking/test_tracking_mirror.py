@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from crack_sweeps.tracking import mirror
+from crack_sweeps.tracking import mirror, patience
 from crack_sweeps.tracking.quiet import quiet_mlflow
 from crack_sweeps.tracking.start import start_mirror
 from crack_sweeps.tracking.state import Trainer, read_state, unsent
@@ -127,7 +127,7 @@ def test_the_mirror_outlives_a_server_that_is_down_at_the_start_and_in_the_middl
             raise ConnectionError("the answer was lost")
         return result
 
-    monkeypatch.setattr(mirror, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(MlflowClient, "get_experiment_by_name", down_at_first)
     monkeypatch.setattr(MlflowClient, "log_batch", down_in_the_middle)
     run.epoch(1).epoch(2).finish()
@@ -141,7 +141,7 @@ def test_the_mirror_gives_up_some_time_after_the_end_and_leaves_the_events(
     here: Path, make_run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setattr(mirror, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.01)
     run = make_run().created().attempt().finish()
     with pytest.raises(mirror.MirrorError, match="gave up"):
         follow(run, give_up_s=0.1)

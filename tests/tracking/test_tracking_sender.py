@@ -14,7 +14,7 @@ import pytest
 
 from crack_sweeps.errors import MirrorError
 from crack_sweeps.runs.events import EventLog
-from crack_sweeps.tracking import mirror
+from crack_sweeps.tracking import mirror, patience
 from crack_sweeps.tracking.state import TRACKING, TrackingState, read_state, unsent, write_state
 
 SCRIPTS = Path(__file__).parent
@@ -56,8 +56,8 @@ def assert_whole(shown: Any) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirror, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(mirror, "LONGEST_PAUSE_S", 0.05)
+    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(patience, "LONGEST_PAUSE_S", 0.05)
 
 
 def test_a_run_arrives_whole_and_sending_it_again_changes_nothing(
