@@ -13,21 +13,22 @@ from filelock import Timeout
 
 from crack_sweeps.data.open import open_photos
 from crack_sweeps.data.photos import PhotoSet
-from crack_sweeps.errors import StoreError, UserError
+from crack_sweeps.errors import DeviceError, StoreError, UserError
 from crack_sweeps.runs.directory import OUTPUTS
 from crack_sweeps.specs.study_loading import ResolvedStudy, identity, resolve_study
-from crack_sweeps.study.calibration import Calibration, calibrate
+from crack_sweeps.study.calibration import Calibration, calibrate, host_name
 from crack_sweeps.study.coordinator import Coordinator, Machinery, StudyEnded, StudyUpdate
 from crack_sweeps.study.folder import Opened, StudyFolder, open_folder
 from crack_sweeps.study.forecasts import Forecaster
 from crack_sweeps.study.imports import import_trials
 from crack_sweeps.study.local import LocalExecutor
-from crack_sweeps.study.packing import Packer, budget_bytes, device_name, slots
+from crack_sweeps.study.packing import Packer, read_slots
 from crack_sweeps.study.store import Store, sqlite_url
 from crack_sweeps.study.warm import processes
 from crack_sweeps.tracking.location import network_file_system, require_local, store_location
 from crack_sweeps.tracking.start import MirrorHandle, start_study_mirror
-from crack_sweeps.training.nvml import detect_machine
+from crack_sweeps.training.footprint import DeviceType
+from crack_sweeps.training.nvml import detect_machine, visible_gpus
 
 ARTIFACTS = Path("artifacts")
 MIRROR_PATIENCE_S = 120.0  # after the last trial; what is not sent by then goes on in the background
@@ -110,9 +111,9 @@ class Settled:
 
     study: ResolvedStudy
     photos: PhotoSet
-    device: str
+    on: DeviceType
+    packer: Packer
     calibration: Calibration
-    budget_bytes: int
 
 
 def settle_study(study: str | Path | None, flags: Flags, notify: Notify) -> Settled:
@@ -129,15 +130,22 @@ def settle_study(study: str | Path | None, flags: Flags, notify: Notify) -> Sett
         memory_budget=flags.get("vram_budget"),
     )
     photos = open_photos(resolved.arms[0].base.data, root=ARTIFACTS, notify=notify)
-    on_gpu = resolved.profile != "cpu"
-    device = device_name(on_gpu)
+    on = device_type_of(resolved.profile)
+    slots = read_slots(on)
+    if not slots:
+        raise DeviceError(f"profile {resolved.profile} needs a GPU, and none is visible", hint="try --profile cpu")
     return Settled(
         study=resolved,
         photos=photos,
-        device=device,
-        calibration=calibrate(device, OUTPUTS),
-        budget_bytes=budget_bytes(resolved.spec.memory_budget_bytes, on_gpu),
+        on=on,
+        packer=Packer(lambda: read_slots(on), jobs=resolved.spec.jobs, limit_bytes=resolved.spec.memory_budget_bytes),
+        calibration=calibrate(slots[0].name if on == "cuda" else host_name(), OUTPUTS, on=on),
     )
+
+
+def device_type_of(profile: str) -> DeviceType:
+    """The kind of device that a profile's trials run on; `none` is a GPU where one is visible."""
+    return "cpu" if profile == "cpu" or (profile == "none" and not visible_gpus()) else "cuda"
 
 
 def searching(
@@ -158,12 +166,11 @@ def searching(
     storage = flags.get("storage")
     settled = settle_study(study, flags, notify)
     resolved = settled.study
-    on_gpu = resolved.profile != "cpu"
     opened = open_folder(
         resolved,
         identity(resolved, settled.photos.digest),
         {
-            "memory_budget_bytes": settled.budget_bytes,
+            "memory_budget_bytes": settled.packer.largest_budget(),
             "calibration": asdict(settled.calibration),
             "data_digest": settled.photos.digest,
         },
@@ -187,14 +194,13 @@ def searching(
         if opened.imports_from is not None:
             before = storage or sqlite_url(database_of(opened.imports_from))
             import_trials(opened.imports_from, before, resolved, store, notify=notify)
-        forecaster = stack.enter_context(Forecaster(folder.forecasts, "cuda" if on_gpu else "cpu"))
+        forecaster = stack.enter_context(Forecaster(folder.forecasts, settled.on))
         executor = stack.enter_context(closing(LocalExecutor()))
-        packer = Packer(lambda: slots(on_gpu), resolved.spec.jobs)
         coordinator = Coordinator(
             resolved,
             folder,
             settled.photos,
-            Machinery(store, executor, forecaster, packer, Calibration(**facts["calibration"])),
+            Machinery(store, executor, forecaster, settled.packer, Calibration(**facts["calibration"]), settled.on),
             budget_bytes=resolved.spec.memory_budget_bytes or facts["memory_budget_bytes"],
             outputs=OUTPUTS,
         )

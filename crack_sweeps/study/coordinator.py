@@ -25,7 +25,7 @@ from crack_sweeps.specs.experiment import Experiment
 from crack_sweeps.specs.fingerprint import fingerprint
 from crack_sweeps.specs.study_loading import Arm, ResolvedStudy, settle
 from crack_sweeps.study.calibration import Calibration
-from crack_sweeps.study.disk import not_enough_disk
+from crack_sweeps.study.disk import checkpoint_bytes, disk_shortage, running_bytes
 from crack_sweeps.study.executor import (
     Began,
     Executor,
@@ -249,7 +249,7 @@ class Coordinator:
                 if waiting is None:
                     return
                 self._running[waiting.trial.arm, waiting.trial.number] = waiting
-            complaint = not_enough_disk(self.outputs)
+            complaint = self._disk_shortage(waiting.experiment)
             placement = None if complaint else self.packer.place(self._key(waiting.trial), self._need(waiting.trial))
             if placement is None:
                 if not self._told_waiting:
@@ -258,6 +258,9 @@ class Coordinator:
                 return
             self._told_waiting = False
             yield from self._launch(waiting, placement)
+
+    def _disk_shortage(self, experiment: Experiment) -> str | None:
+        return disk_shortage(self.outputs, running_bytes(*checkpoint_bytes(self.forecaster.peak(experiment))))
 
     def _may_begin_another(self) -> bool:
         hours = self.spec.budget.gpu_hours
@@ -575,7 +578,9 @@ class Coordinator:
 
     def _best_row(self) -> Mapping[str, Any] | None:
         best = self._best(self.study.arms[0].name)
-        trial = next((t for t in self._trials[self.study.arms[0].name] if t.value is not None and t.value == best), None)
+        trial = next(
+            (t for t in self._trials[self.study.arms[0].name] if t.value is not None and t.value == best), None
+        )
         return self._row(trial) if trial is not None else None
 
     def _num_trained(self) -> int:
