@@ -139,6 +139,41 @@ def find_experiment(experiment: str | Path) -> Path:
     return find_file(experiment, "experiments", "experiment")
 
 
+def list_studies() -> list[SpecFile]:
+    """What can be searched by name: the shipped studies and those of ./studies, which win."""
+    return files_of("studies")
+
+
+def find_study(study: str | Path) -> Path:
+    """The file behind a name or a path; `studies/NAME` is the study of that name, shipped or not.
+
+    Raises:
+        SpecError: No study has that name.
+    """
+    path = Path(study)
+    if is_path(study) and path.parent == Path("studies") and not path.is_file():
+        if path.suffix not in SUFFIXES:
+            return find_file(path.name, "studies", "study")
+        return next((file.path for file in list_studies() if file.name == path.stem), path)
+    return find_file(study, "studies", "study")
+
+
+def names_study(named: str) -> bool:
+    """Whether a person means a study: a study's name that no experiment has, a path in a `studies` folder, or a file
+    that holds one."""
+    if not is_path(named):
+        known = {file.name for file in list_experiments()}
+        return named not in known and named in {file.name for file in list_studies()}
+    path = Path(named)
+    if path.parent.name == "studies" or not path.is_file():
+        return path.parent.name == "studies"
+    try:
+        written = load_yaml(path)
+    except SpecError:
+        return False  # whoever reads it says what is wrong
+    return "model" not in written and "space" in written
+
+
 def files_of(folder: str) -> list[SpecFile]:
     """The shipped files of `experiments` or `studies`, and those of that folder here, which win."""
     found: dict[str, Path] = {}

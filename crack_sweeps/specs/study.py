@@ -246,7 +246,7 @@ class Budget(Frozen):
     )
 
 
-SIZE = re.compile(r"^(\d{1,9}(?:\.\d{1,6})?) ?(K|M|G|T)(i?)B$")
+SIZE = re.compile(r"^([0-9]{1,9}(?:\.[0-9]{1,6})?) ?(K|M|G|T)(i?)B$")
 POWERS = {"K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -294,9 +294,9 @@ class StudySpec(Frozen):
     )
     space: Space = Field(description="What is searched: dotted key of a setting to its choices or its range.")
     objective: Objective = Field(default_factory=Objective, description="What makes a trial good.")
-    sampler: Sampler = Field(default_factory=Sampler, description="How the next suggestion is found.")
+    sampler: Sampler = Field(default_factory=Sampler, description="What makes the suggestions.")
     pruner: Pruner = Field(default_factory=Pruner, description="When a trial is stopped early.")
-    budget: Budget = Field(default_factory=Budget, description="What the search may spend.")
+    budget: Budget = Field(default_factory=Budget, description="How many trials, how many hours.")
     memory_budget: Annotated[StrictStr, AfterValidator(_memory_budget)] = Field(
         "auto",
         description="Memory that a trial may need by forecast, such as 8GiB; auto: what is free, less 5 %.",

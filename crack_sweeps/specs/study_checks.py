@@ -128,7 +128,7 @@ def _translate(place: tuple[str | int, ...], details: list[ErrorDetails]) -> Com
         return Complaint(place, verb, description or HOW_TO_WRITE)
     if type_ == "string_too_long" and detail["loc"][-1:] == ("[key]",):
         return Complaint(place, f"{here} is not a setting", "no setting has so long a name")
-    if value is None and field is not None and type_.endswith("_type"):
+    if value is None and field is not None:
         return Complaint(place, f"{here} is empty, must be {_kind(place, field)}", description)
     if type_ == "too_short":
         return Complaint(place, f"{here} is empty", description)

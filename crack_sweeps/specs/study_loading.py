@@ -16,16 +16,18 @@ from crack_sweeps.errors import SpecError
 from crack_sweeps.specs.experiment import Experiment, Frozen, Name
 from crack_sweeps.specs.fingerprint import fingerprint
 from crack_sweeps.specs.loading import (
-    SUFFIXES,
-    SpecFile,
     blame,
-    files_of,
     find_experiment,
-    find_file,
+    find_study,
     is_path,
     profile_name,
 )
-from crack_sweeps.specs.loading import flat as flat  # named here too: what a trial shows is what it was suggested
+from crack_sweeps.specs.loading import (
+    flat as flat,
+)  # named here too: what a trial shows is what it was suggested
+from crack_sweeps.specs.loading import (
+    list_studies as list_studies,
+)
 from crack_sweeps.specs.overrides import Override, apply_overrides, parse_override, put
 from crack_sweeps.specs.profiles import (
     ACCUMULATION,
@@ -54,7 +56,6 @@ from crack_sweeps.specs.words import printable, shown
 from crack_sweeps.specs.yaml import dump_yaml, load_yaml
 
 DEFAULT_STUDY = "swinv2_hybrid"
-FOLDER = "studies"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
@@ -209,24 +210,6 @@ def _digest(value: Any) -> str:
 
 
 # --- finding -------------------------------------------------------------------------------------
-
-
-def list_studies() -> list[SpecFile]:
-    """What can be searched by name: the shipped studies and those of ./studies, which win."""
-    return files_of(FOLDER)
-
-
-def find_study(study: str | Path) -> Path:
-    """The file behind a name or a path; `studies/NAME` is the study of that name, shipped or not.
-
-    Raises:
-        SpecError: No study has that name.
-    """
-    if is_path(study) and not Path(study).exists() and Path(study).parent == Path(FOLDER):
-        path = Path(study)
-        known = {file.name: file.path for file in list_studies()}
-        return known.get(path.stem if path.suffix in SUFFIXES else path.name, path)
-    return find_file(study, FOLDER, "study")
 
 
 def _base(spec: StudySpec, source: Path) -> tuple[Path, dict[str, Any]]:
