@@ -1,0 +1,218 @@
+"""The coordinator decides, stores, and tells: trials stand in, store and ledger are real."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from crack_sweeps.errors import NothingFits, NotFiniteError, OutOfMemory
+from crack_sweeps.runs.events import read_events
+from crack_sweeps.specs.experiment import Experiment
+from crack_sweeps.study.coordinator import EpochDone, Launched, Rejected, StudyEnded, TrialEnded
+from crack_sweeps.study.ledger import read_rows
+from crack_sweeps.study.packing import Slot
+
+if TYPE_CHECKING:
+    from conftest import Bench  # beside this file
+
+GIB = 1 << 30
+
+
+def good_at(rate: float) -> Any:
+    """An objective that is best at one learning rate and rises with the epochs."""
+
+    def objective(experiment: Experiment, epoch: int) -> float:
+        off = abs(math.log10(experiment.training.learning_rate / rate))
+        return max(0.0, 0.8 - 0.3 * off) * (1 - 0.5**epoch)
+
+    return objective
+
+
+def test_a_study_trains_as_many_trials_as_it_was_told_to(bench: Bench) -> None:
+    study = bench.resolve(trials=8)
+    updates, _, folder = bench.run(study, good_at(0.003))
+    ended = [update for update in updates if isinstance(update, TrialEnded)]
+    assert len(ended) == 8
+    assert isinstance(updates[-1], StudyEnded)
+    assert updates[-1].reason is None
+    assert [row["number"] for row in read_rows(folder)] == list(range(8))
+    best = max((row["value"] for row in read_rows(folder) if row["value"] is not None))
+    assert updates[-1].best is not None
+    assert updates[-1].best["value"] == best
+
+
+def test_the_same_command_again_goes_on_to_the_remaining_trials(bench: Bench) -> None:
+    _, first, _ = bench.run(bench.resolve(trials=3), good_at(0.003))
+    _, second, folder = bench.run(bench.resolve(trials=5), good_at(0.003))
+    _, third, _ = bench.run(bench.resolve(trials=5), good_at(0.003))
+    assert [len(trials.orders) for trials in (first, second, third)] == [3, 2, 0]
+    assert len(list(read_rows(folder))) == 5
+
+
+def test_searched_in_two_sittings_it_suggests_the_same(bench: Bench, tmp_path: Path) -> None:
+    bench.run(bench.resolve(trials=5), good_at(0.003))
+    study = bench.resolve(trials=9)
+    _, _, folder = bench.run(study, good_at(0.003))
+    sittings = [trial.suggestion for trial in bench.trials(study, folder)]
+    folder.path.rename(tmp_path / "aside")
+    _, _, anew = bench.run(study, good_at(0.003))
+    assert [trial.suggestion for trial in bench.trials(study, anew)] == sittings
+
+
+def test_pruned_is_pruned_with_its_reason_and_the_verdict_is_stored_before_it_is_told(bench: Bench) -> None:
+    study = bench.resolve(trials=12)
+    _, _, folder = bench.run(study, good_at(0.003))
+    pruned = [trial for trial in bench.trials(study, folder) if trial.outcome == "pruned"]
+    assert pruned
+    for trial in pruned:
+        assert trial.value is None
+        assert trial.facts["stop"] == trial.facts["reason"]
+        assert max(trial.intermediate) < 3
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_figure_that_is_not_finite_is_a_reason_and_never_a_score(bench: Bench, bad: float) -> None:
+    study = bench.resolve(trials=2)
+    _, _, folder = bench.run(study, lambda _, epoch: bad if epoch == 2 else 0.5)
+    for trial in bench.trials(study, folder):
+        assert trial.outcome == "failed"
+        assert trial.value is None
+        assert "val/crack_iou is" in trial.facts["reason"]
+
+
+def test_a_trial_that_fails_says_why_and_the_study_goes_on(bench: Bench) -> None:
+    def objective(experiment: Experiment, epoch: int) -> float:
+        if experiment.training.loss.dice_weight == 0.0:
+            raise NotFiniteError("loss is nan in epoch 1")
+        return 0.5
+
+    study = bench.resolve(trials=10)
+    updates, _, folder = bench.run(study, objective)
+    outcomes = [trial.outcome for trial in bench.trials(study, folder)]
+    assert 0 < outcomes.count("failed") < 10
+    assert updates[-1].num_failed == outcomes.count("failed")
+    reasons = {trial.facts["reason"] for trial in bench.trials(study, folder) if trial.outcome == "failed"}
+    assert reasons == {"loss is nan in epoch 1"}
+
+
+def test_out_of_memory_is_an_outcome_of_its_own(bench: Bench) -> None:
+    def objective(experiment: Experiment, epoch: int) -> float:
+        raise OutOfMemory("out of memory in epoch 1, step 1, with micro-batch 1 and activation checkpointing")
+
+    study = bench.resolve(trials=2)
+    _, _, folder = bench.run(study, objective)
+    assert [trial.outcome for trial in bench.trials(study, folder)] == ["out_of_memory"] * 2
+
+
+def test_what_is_over_the_budget_is_rejected_before_launch_and_costs_no_training(bench: Bench) -> None:
+    def bytes_of(experiment: Experiment) -> int:
+        return 2 * GIB if experiment.training.loss.dice_weight == 0.4 else GIB // 2
+
+    study = bench.resolve(trials=6)
+    updates, trials, folder = bench.run(study, good_at(0.003), bytes_of=bytes_of, budget_bytes=GIB)
+    rejected = [update for update in updates if isinstance(update, Rejected)]
+    assert rejected
+    assert all("needs 2.00 GiB by forecast, the budget is 1.00 GiB" in r.trial.facts["reason"] for r in rejected)
+    assert len(trials.orders) == 6
+    assert all(order.experiment.training.loss.dice_weight != 0.4 for order in trials.orders)
+    stored = bench.trials(study, folder)
+    assert all(trial.excess is not None for trial in stored), "each trial has the constraint"
+    assert sum(trial.outcome == "rejected" for trial in stored) == len(rejected)
+
+
+def test_where_nothing_fits_it_says_what_the_smallest_needs(bench: Bench) -> None:
+    with pytest.raises(NothingFits, match=r"suggestions in a row need more than the memory budget of 1.00 GiB; the "):
+        bench.run(bench.resolve(), good_at(0.003), bytes_of=lambda _: 3 * GIB, budget_bytes=GIB)
+
+
+def test_a_repeated_suggestion_becomes_an_extra_seed_under_the_first(bench: Bench) -> None:
+    toy = Path("studies/toy.yaml")
+    text = toy.read_text()
+    start = text.index("  training.learning_rate:")
+    toy.write_text(text[:start] + "  training.loss.dice_weight: {choices: [0.0, 1.0]}\n" + text[text.index("sampler:") :])
+    study = bench.resolve(trials=6)
+    _, trials, folder = bench.run(study, lambda e, _: 0.5 + 0.1 * e.training.loss.dice_weight)
+    by_setting: dict[float, list[Any]] = {}
+    for trial in bench.trials(study, folder):
+        by_setting.setdefault(trial.suggestion["training.loss.dice_weight"], []).append(trial)
+    for repeats in by_setting.values():
+        assert [trial.facts["seed"] for trial in repeats] == list(range(len(repeats)))
+        assert [trial.facts["repeat_of"] for trial in repeats] == [None] + [repeats[0].number] * (len(repeats) - 1)
+    first = {order.key[1]: order for order in trials.orders}
+    for repeats in by_setting.values():
+        for trial in repeats[1:]:
+            assert first[trial.number].membership["parent"]["run"] == repeats[0].facts["run"]
+
+
+def test_asked_to_stop_the_trials_leave_and_the_next_coordinator_adopts_them(bench: Bench) -> None:
+    study = bench.resolve(trials=4)
+    asked = iter([None] * 6 + ["SIGTERM"] * 100)
+    updates, first, folder = bench.run(study, good_at(0.003), stop=lambda: next(asked))
+    assert isinstance(updates[-1], StudyEnded)
+    assert updates[-1].reason == "SIGTERM"
+    running = [trial for trial in bench.trials(study, folder) if trial.outcome == "running"]
+    assert len(running) == 1
+    updates, second, folder = bench.run(study, good_at(0.003))
+    adopted = [update for update in updates if isinstance(update, Launched) and update.adopted]
+    assert [update.trial.number for update in adopted] == [running[0].number]
+    assert second.orders[0].run_name == first.orders[-1].run_name
+    assert [trial.number for trial in bench.trials(study, folder)] == [0, 1, 2, 3]
+    assert all(trial.outcome != "running" for trial in bench.trials(study, folder))
+
+
+def test_an_epoch_that_is_told_twice_is_stored_once(bench: Bench) -> None:
+    study = bench.resolve(trials=4)
+    asked = iter([None] * 6 + ["SIGTERM"] * 100)
+    bench.run(study, good_at(0.003), stop=lambda: next(asked))
+    updates, _, folder = bench.run(study, good_at(0.003))  # the stand-in tells all epochs of the adopted trial again
+    assert any(isinstance(update, EpochDone) for update in updates)
+    for trial in bench.trials(study, folder):
+        assert list(trial.intermediate) == sorted(set(trial.intermediate))
+
+
+def test_on_four_cards_trials_are_packed_by_forecast_and_never_above_a_budget(bench: Bench) -> None:
+    cards = [Slot(f"GPU-{i}", i, "fake", 8 * GIB, 8 * GIB, 4) for i in range(4)]
+    toy = Path("studies/toy.yaml")
+    toy.write_text(toy.read_text().replace("jobs: 1", "jobs: auto"))
+
+    def bytes_of(experiment: Experiment) -> int:
+        return int((2.5 if experiment.training.loss.dice_weight == 0.4 else 5.0) * GIB)
+
+    study = bench.resolve(trials=16)
+    _, trials, _ = bench.run(study, good_at(0.003), bytes_of=bytes_of, budget_bytes=7 * GIB, slots=cards)
+    assert trials.num_at_once > 4, "small trials share a card"
+    assert {order.gpu for order in trials.orders} == {card.gpu for card in cards}
+    for running in trials.seen_at_launch:
+        for card in cards:
+            on_card = [order for order in running.values() if order.gpu == card.gpu]
+            assert sum(bytes_of(order.experiment) for order in on_card) <= 0.95 * 8 * GIB
+            assert sum(order.memory_fraction or 9 for order in on_card) <= 1.0
+
+
+def test_each_order_carries_what_is_to_be_proved(bench: Bench) -> None:
+    study = bench.resolve(trials=3)
+    _, trials, _ = bench.run(study, good_at(0.003))
+    for order in trials.orders:
+        assert order.experiment.training.learning_rate == order.suggestion["training.learning_rate"]
+        assert order.membership["study"]["suggestion"] == order.suggestion
+        assert order.membership["tags"]["crack_sweeps.trial"] == f"toy/{order.key[1]}"
+
+
+def test_the_journal_names_each_trial_once_and_figures_grow(bench: Bench) -> None:
+    bench.run(bench.resolve(trials=3), good_at(0.003))
+    _, _, folder = bench.run(bench.resolve(trials=6), good_at(0.003))
+    events = list(read_events(folder.events))
+    named = [event["number"] for event in events if event["kind"] == "trial"]
+    assert named == list(range(6))
+    steps = [event["step"] for event in events if event["kind"] == "metrics"]
+    assert steps == sorted(set(steps))
+    assert _last(events, "metrics")["metrics"]["num_trials"] == 6
+    assert [event["status"] for event in events if event["kind"] == "ended"] == ["FINISHED", "FINISHED"]
+
+
+def _last(events: Sequence[Any], kind: str) -> Any:
+    return [event for event in events if event["kind"] == kind][-1]
