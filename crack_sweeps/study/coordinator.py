@@ -46,6 +46,7 @@ from crack_sweeps.study.forecasts import Forecaster, shape_key
 from crack_sweeps.study.history import TRAINED, Outcome, Trial
 from crack_sweeps.study.journal import StudyJournal
 from crack_sweeps.study.ledger import Ledger, row_of, trial_name
+from crack_sweeps.study.outcome import ended, outcome_of
 from crack_sweeps.study.packing import Packer, Placement
 from crack_sweeps.study.pruning import judge
 from crack_sweeps.study.store import Store
@@ -293,7 +294,7 @@ class Coordinator:
 
     def _suggest(self, arm: Arm) -> tuple[Trial, Experiment]:
         past = self._trials[arm.name]
-        too_large = {trial.facts["shape"] for trial in past if trial.outcome == "rejected"}
+        too_large = {trial.facts.get("shape") for trial in past if trial.outcome == "rejected"}
 
         def fits(candidate: Mapping[str, Any]) -> bool | None:
             return False if too_large and self._shape(settle(arm, candidate)) in too_large else None
@@ -461,9 +462,8 @@ class Coordinator:
         refusal = running.refusal
         if refusal is not None and refusal.mistake:
             raise UserError(f"{self._name(running.trial)}: {refusal.message}", hint=refusal.hint)
-        ended = self._result(running.trial, refusal)
-        if ended is not None:
-            yield from self._finish(ended)
+        if (over := self._result(running.trial, refusal)) is not None:
+            yield from self._finish(over)
             return
         if stopping:
             return
@@ -477,30 +477,14 @@ class Coordinator:
         reason = f"its process ended {MAX_DEATHS} times at epoch {epochs} (exit code {exit_code})"
         if exit_code is not None and exit_code < 0:
             reason += "; killed for want of memory?"
-        yield from self._finish(_ended(running.trial, "failed", reason=reason))
+        yield from self._finish(ended(running.trial, "failed", reason))
 
     def _result(self, trial: Trial, refusal: Refused | None) -> Trial | None:
         """The trial as it ended, if it did; None if it is to be gone on with."""
-        run = RunDirectory(self.outputs / trial.facts["run"])
-        status = run.status() if run.events.is_file() else "RUNNING"
-        row = row_of(trial, name="", outputs=self.outputs)
-        if trial.facts.get("no_figure") is not None and status == "PRUNED":
-            return _ended(trial, "failed", reason=trial.facts["no_figure"])
-        if status == "FINISHED":
-            metric = self.spec.objective.metric
-            value = row["metrics"].get(metric)
-            if value is None or not math.isfinite(value):
-                return _ended(trial, "failed", reason=f"the run's record has no {metric}")
-            return replace(_ended(trial, "complete"), value=value)
-        if status == "PRUNED":
-            return _ended(trial, "pruned", reason=trial.facts["stop"])
-        if status == "FAILED":
-            record = _read_record(run)
-            outcome: Outcome = "out_of_memory" if record.get("error") == "OutOfMemory" else "failed"
-            return _ended(trial, outcome, reason=record.get("reason") or "the run failed")
-        if refusal is not None:  # before the run had its directory
-            return _ended(trial, "out_of_memory" if refusal.out_of_memory else "failed", reason=refusal.message)
-        return None
+        found = outcome_of(trial, outputs=self.outputs, objective=self.spec.objective)
+        if found is None and refusal is not None:  # before the run had its directory
+            return ended(trial, "out_of_memory" if refusal.out_of_memory else "failed", refusal.message)
+        return found
 
     def _finish(self, trial: Trial) -> Iterator[StudyUpdate]:
         """The books of a trial that is over: the store first, the others can be made from it."""
@@ -527,12 +511,11 @@ class Coordinator:
             for trial in trials:
                 if trial.outcome == "running":
                     self._end_orphan(trial)
-                    ended = self._result(trial, None)
-                    if ended is None:
+                    if (over := self._result(trial, None)) is None:
                         experiment = self._experiment(arm, trial)
                         self._running[self._key(trial)] = _Running(trial, experiment, adopted=True)
                         continue
-                    yield from self._finish(ended)
+                    yield from self._finish(over)
                 elif (trial.arm, trial.number) not in self._ledger:
                     self._ledger.add(self._row(trial))
         self._journal.progress(self._figures())
@@ -561,10 +544,10 @@ class Coordinator:
 
     def _figures(self) -> dict[str, float]:
         arm = self.study.arms[0].name
-        ended = [trial for trial in self._trials[arm] if trial.outcome != "running"]
+        over = [trial for trial in self._trials[arm] if trial.outcome != "running"]
         figures = {"num_trials": float(self._num_trained()), "hours": self._ledger.seconds / 3600}
         for outcome in ("complete", "pruned", "rejected", "failed", "out_of_memory"):
-            figures[f"num_{outcome}"] = float(sum(trial.outcome == outcome for trial in ended))
+            figures[f"num_{outcome}"] = float(sum(trial.outcome == outcome for trial in over))
         best = self._best(arm)
         if best is not None:
             figures[f"best/{self.spec.objective.metric.removeprefix('val/')}"] = best
@@ -604,17 +587,6 @@ class Coordinator:
 
     def _why_waiting(self, trial: Trial) -> str:
         return f"{self._name(trial)} waits for memory: it needs {_gib(self._need(trial))}; {self.packer.describe()}"
-
-
-def _ended(trial: Trial, outcome: Outcome, *, reason: str | None = None) -> Trial:
-    return replace(trial, outcome=outcome, facts={**trial.facts, "reason": reason})
-
-
-def _read_record(run: RunDirectory) -> Mapping[str, Any]:
-    import json
-
-    content: Mapping[str, Any] = json.loads(run.metrics.read_bytes())
-    return content
 
 
 def _gib(num_bytes: int) -> str:

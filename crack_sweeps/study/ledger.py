@@ -76,6 +76,7 @@ def row_of(trial: Trial, *, name: str, outputs: Path) -> Row:
         "run": run,
         "run_dir": str(outputs / run) if run is not None else None,
         "fingerprint": trial.facts.get("fingerprint"),
+        "shape": trial.facts.get("shape"),
         "forecast_bytes": trial.facts.get("forecast_bytes"),
         "needed_bytes": trial.facts.get("needed_bytes"),
         "excess": trial.excess,

@@ -1,0 +1,145 @@
+"""Finds and repairs what a crash left between a study's store, its ledger and its runs; twice is once, nothing goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import Timeout
+
+from crack_sweeps.errors import StudyError
+from crack_sweeps.runs.directory import RunDirectory, all_runs
+from crack_sweeps.runs.events import read_events
+from crack_sweeps.specs.study_loading import Arm, ResolvedStudy
+from crack_sweeps.study.folder import StudyFolder
+from crack_sweeps.study.history import Trial
+from crack_sweeps.study.ledger import Ledger, read_rows, row_of, trial_name
+from crack_sweeps.study.outcome import ended, outcome_of
+from crack_sweeps.study.store import Store
+
+LOST = "it is neither in the ledger nor has it a run"
+_FACTS = (
+    "run",
+    "seed",
+    "repeat_of",
+    "imported_from",
+    "fingerprint",
+    "shape",
+    "forecast_bytes",
+    "needed_bytes",
+    "reason",
+)
+
+
+@dataclass(frozen=True)
+class Flaw:
+    """Something that does not agree, about one trial or a whole study."""
+
+    subject: str
+    text: str
+
+
+def repair(folder: StudyFolder, url: str, *, outputs: Path, write: bool) -> Iterator[Flaw]:
+    """What does not agree in a study that nobody coordinates.
+
+    Args:
+        folder: The study's.
+        url: Where its trials are stored.
+        outputs: Folder of all runs.
+        write: Repair each flaw before it is yielded; otherwise only look.
+
+    Raises:
+        StudyError: A coordinator is at work.
+        StoreError: The store cannot be opened.
+    """
+    study = folder.read_study()
+    try:
+        lock = folder.lock().acquire(blocking=False)
+    except Timeout:
+        raise StudyError(f"study {folder.name} is being searched", hint=f"`sweeps stop {folder.name}` first") from None
+    with lock, closing(Store(url, folder.name, study.arms, study.spec.objective)) as store:
+        for arm in study.arms:
+            yield from _missing_in_store(folder, study, arm, store, outputs, write=write)
+            yield from _untold(folder, study, arm, store, outputs, write=write)
+
+
+def _missing_in_store(
+    folder: StudyFolder, study: ResolvedStudy, arm: Arm, store: Store, outputs: Path, *, write: bool
+) -> Iterator[Flaw]:
+    """Trials that the ledger or a run directory knows and the store does not: its file was lost, or is an old copy."""
+    num_stored = len(store.trials(arm.name))
+    rows = {row["number"]: row for row in read_rows(folder) if row["arm"] == arm.name}
+    runs = _runs_of(folder, arm, outputs)
+    for number in range(num_stored, max([*rows, *runs], default=-1) + 1):
+        if number in runs:
+            trial = _from_run(runs[number], arm, number, study.spec.objective.metric)
+            trial = outcome_of(trial, outputs=outputs, objective=study.spec.objective) or trial
+        elif number in rows:
+            trial = _from_row(rows[number], arm, number)
+        else:
+            trial = ended(Trial(arm.name, number, {}, "running"), "failed", LOST)
+        if write:
+            store.add(trial)
+        yield Flaw(_name(folder, study, trial), f"{trial.outcome}, but not in the store")
+
+
+def _untold(
+    folder: StudyFolder, study: ResolvedStudy, arm: Arm, store: Store, outputs: Path, *, write: bool
+) -> Iterator[Flaw]:
+    """Trials whose run has ended and whose coordinator died before it said so; rows that the ledger lacks."""
+    with closing(Ledger(folder)) as ledger:
+        for trial in store.trials(arm.name):
+            over: Trial | None = trial
+            if trial.outcome == "running":
+                over = outcome_of(trial, outputs=outputs, objective=study.spec.objective)
+                if over is not None:
+                    if write:
+                        store.finish(over)
+                    yield Flaw(_name(folder, study, trial), f"its run is over ({over.outcome}), the store says running")
+            if over is not None and (over.arm, over.number) not in ledger:
+                if write:
+                    ledger.add(row_of(over, name=_name(folder, study, over), outputs=outputs))
+                yield Flaw(_name(folder, study, over), f"{over.outcome}, but not in the ledger")
+
+
+def _runs_of(folder: StudyFolder, arm: Arm, outputs: Path) -> dict[int, tuple[RunDirectory, Mapping[str, Any]]]:
+    found: dict[int, tuple[RunDirectory, Mapping[str, Any]]] = {}
+    for run in all_runs(outputs=outputs):
+        belongs = run.read_environment().get("study")
+        if belongs is not None and (belongs["name"], belongs["arm"]) == (folder.name, arm.name):
+            found[belongs["number"]] = run, belongs
+    return found
+
+
+def _from_run(found: tuple[RunDirectory, Mapping[str, Any]], arm: Arm, number: int, metric: str) -> Trial:
+    run, belongs = found
+    epochs = [event for event in read_events(run.events) if event["kind"] == "epoch"]
+    return Trial(
+        arm=arm.name,
+        number=number,
+        suggestion=belongs["suggestion"],
+        outcome="running",
+        intermediate={event["epoch"]: event["metrics"][metric] for event in epochs if metric in event["metrics"]},
+        excess=belongs["excess"],
+        facts=belongs["facts"],
+    )
+
+
+def _from_row(row: Mapping[str, Any], arm: Arm, number: int) -> Trial:
+    return Trial(
+        arm=arm.name,
+        number=number,
+        suggestion=row["suggestion"],
+        outcome=row["outcome"],
+        value=row["value"],
+        intermediate={row["num_epochs"]: row["last_value"]} if row["last_value"] is not None else {},
+        excess=row["excess"],
+        facts={key: row[key] for key in _FACTS if row.get(key) is not None},
+    )
+
+
+def _name(folder: StudyFolder, study: ResolvedStudy, trial: Trial) -> str:
+    return trial_name(folder, study.arms[0].name, trial.arm, trial.number)
