@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 from crack_sweeps.errors import DeviceError, StoreError
-from crack_sweeps.runs.directory import OUTPUTS, all_runs
+from crack_sweeps.runs.directory import OUTPUTS, RunDirectory, all_runs
 from crack_sweeps.specs.profiles import choose_profile
 from crack_sweeps.tracking.location import require_local, store_location
-from crack_sweeps.tracking.state import left_open, unsent
+from crack_sweeps.tracking.state import EVENTS, first_event, left_open, unsent
 from crack_sweeps.training.nvml import detect_machine, gpus
 
+STUDIES = Path("studies")
 RESERVE_BYTES = 5 * 10**9  # below this a long training is likely to meet a full disk
 _FLOORS = {"torch": (2, 10), "mlflow": (3, 17, 2)}  # releases before these have known holes
 Verdict = Literal["ok", "warning", "error"]
@@ -32,14 +33,14 @@ class Finding:
     remedy: str | None = None
 
 
-def examine(*, outputs: Path = OUTPUTS) -> Iterator[Finding]:
+def examine(*, outputs: Path = OUTPUTS, studies: Path = STUDIES) -> Iterator[Finding]:
     """Look at everything, one finding after the other; changes nothing."""
     yield Finding("python", "ok", f"{sys.version.split()[0]} on {sys.platform}")
     yield from _versions()
     yield from _device()
     yield _disk()
     yield _store()
-    yield from _runs(outputs)
+    yield from _runs(outputs, studies)
 
 
 def _versions() -> Iterator[Finding]:
@@ -96,33 +97,66 @@ def _store() -> Finding:
     return Finding("store", "ok", location.shown)
 
 
-def _runs(outputs: Path) -> Iterator[Finding]:
+def _runs(outputs: Path, studies: Path) -> Iterator[Finding]:
+    for study in _studies(studies):
+        yield from _sending(study, f"study {study.name}")
     num_runs = 0
     for run in all_runs(outputs=outputs):
         num_runs += 1
-        running = run.is_running()
-        waiting = unsent(run.path)
-        if waiting and not running:
-            yield Finding(run.name, "warning", f"{waiting} events are not in MLflow", "sweeps doctor --fix")
-        elif not running and left_open(run.path):
-            yield Finding(run.name, "warning", "shown as running, but its process is dead", "sweeps doctor --fix")
-        if not running and run.status() in ("RUNNING", "KILLED"):
+        yield from _sending(run, run.name)
+        if run.status() in ("RUNNING", "KILLED") and not run.is_running() and not _belongs_to_a_study(run):
             yield Finding(run.name, "ok", "did not finish", f"sweeps run --resume-from {run.name}")
     yield Finding("runs", "ok", f"{num_runs} under {outputs}")
 
 
-def fix(*, outputs: Path = OUTPUTS) -> Iterator[Finding]:
+def _sending(run: RunDirectory, subject: str) -> Iterator[Finding]:
+    """What MLflow does not have of a run, or of a study, that no process is at work on."""
+    if run.is_running():
+        return
+    if waiting := unsent(run.path):
+        yield Finding(subject, "warning", f"{waiting} events are not in MLflow", "sweeps doctor --fix")
+    elif left_open(run.path):
+        yield Finding(subject, "warning", "shown as running, but its process is dead", "sweeps doctor --fix")
+
+
+def _studies(studies: Path) -> Iterator[RunDirectory]:
+    """Folders of studies that have begun. Like a run's, each has events and a lock that its one process holds."""
+    if studies.is_dir():
+        yield from (RunDirectory(path) for path in sorted(studies.iterdir()) if (path / EVENTS).is_file())
+
+
+def _belongs_to_a_study(run: RunDirectory) -> bool:
+    """Its study goes on with it, not `sweeps run`."""
+    created = first_event(run.path)
+    return created is not None and bool(created.get("parent"))
+
+
+def fix(*, outputs: Path = OUTPUTS, studies: Path = STUDIES) -> Iterator[Finding]:
     """Send what is missing and close what a dead process left open. Doing it twice changes nothing.
+
+    What is nested is sent after what it is nested under. A finding of another verdict than `ok` was not mended.
 
     Raises:
         MirrorError: The tracking server cannot be reached; everything stays where it is.
     """
-    from crack_sweeps.tracking.mirror import send
+    from crack_sweeps.tracking.connection import Refused, StoreConnection
+    from crack_sweeps.tracking.mirror import Busy, send
 
-    for run in all_runs(outputs=outputs):
+    store: StoreConnection | None = None
+    for run, subject in [
+        *((study, f"study {study.name}") for study in _studies(studies)),
+        *((run, run.name) for run in all_runs(outputs=outputs)),
+    ]:
         if run.is_running():
             continue
         waiting = unsent(run.path)
         if waiting or left_open(run.path):
-            send(run.path)
-            yield Finding(run.name, "ok", f"sent {waiting} events" if waiting else "closed")
+            try:
+                store = store or StoreConnection()
+                send(run.path, store=store)
+            except Busy:
+                yield Finding(subject, "ok", "left to the mirror that is at work on it")
+            except Refused as error:  # a run that somebody deleted in MLflow must not keep the others from it
+                yield Finding(subject, "warning", f"not sent: {error.message}", error.hint)
+            else:
+                yield Finding(subject, "ok", f"sent {waiting} events" if waiting else "closed")

@@ -12,11 +12,9 @@ def ui(port: Annotated[int, typer.Option(help="Port on 127.0.0.1.", min=1, max=6
     import os
     import subprocess
 
-    from crack_sweeps import console
     from crack_sweeps.tracking.ui import ui_command
 
     command = ui_command(port)
-    console.say(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)")
     if os.name == "nt":
         raise typer.Exit(subprocess.run(command, check=False).returncode)
     os.execv(command[0], command)

@@ -30,13 +30,17 @@ class Unreachable(MirrorError):
     """The store did not answer; the same call may succeed later."""
 
 
+class Refused(MirrorError):
+    """The store answered no; the same call would fail again."""
+
+
 @contextlib.contextmanager
 def speaking_to(location: StoreLocation) -> Iterator[None]:
     """Sort what goes wrong with the store into: try again later, or hopeless.
 
     Raises:
         Unreachable: It does not answer now.
-        MirrorError: It refuses.
+        Refused: It says no.
     """
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -46,7 +50,7 @@ def speaking_to(location: StoreLocation) -> Iterator[None]:
     except MlflowException as error:
         text = mask(str(error)).strip().splitlines()[0][:300]
         if error.error_code in _HOPELESS:
-            raise MirrorError(
+            raise Refused(
                 f"{location.shown} refused: {text}",
                 hint="the run directory has everything; once the cause is mended, `sweeps doctor --fix` sends it",
             ) from error
@@ -62,7 +66,7 @@ class StoreConnection:
     Raises:
         StoreError: The store cannot be used where it stands.
         Unreachable: It does not answer now.
-        MirrorError: It refuses.
+        Refused: It says no.
     """
 
     def __init__(self) -> None:

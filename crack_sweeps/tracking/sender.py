@@ -47,7 +47,7 @@ class RunSender:
 
     Raises:
         Unreachable: The store does not answer now.
-        MirrorError: It refuses.
+        Refused: It says no.
     """
 
     def __init__(self, run_dir: Path, store: StoreConnection) -> None:

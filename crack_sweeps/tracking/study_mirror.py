@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 
 from crack_sweeps.errors import MirrorError
 from crack_sweeps.runs.directory import RunDirectory
-from crack_sweeps.tracking.connection import StoreConnection, Unreachable
+from crack_sweeps.tracking.connection import Refused, StoreConnection, Unreachable
 from crack_sweeps.tracking.feed import LOCK, Feed
 from crack_sweeps.tracking.patience import GIVE_UP_S, Patience
 from crack_sweeps.tracking.state import EVENTS, Trainer, all_sent, first_event
@@ -110,18 +110,14 @@ class _Study:
                 self._feed.send(self._store)
                 if self._is_dead and self._feed.story.ended is None:
                     self._feed.close_as_killed()
-            except Unreachable:
-                raise
-            except (MirrorError, ValueError) as error:
+            except (Refused, ValueError) as error:
                 self._is_refused = True
                 self._set_aside(self._feed.run_dir, error)
         for run in list(self._runs.values()):
             try:
                 if run.step(self._store, study_is_over=over):
                     self._changed = time.monotonic()
-            except Unreachable:
-                raise
-            except (MirrorError, ValueError) as error:
+            except (Refused, ValueError) as error:
                 self._set_aside(run.path, error)
                 run.close()
                 del self._runs[run.path]

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+import webbrowser
+from collections.abc import Mapping
+from http.client import HTTPConnection, HTTPException
+from urllib.parse import urlencode
 
+from crack_sweeps import console
 from crack_sweeps.errors import StoreError, SweepsError
+from crack_sweeps.tracking.connection import StoreConnection
 from crack_sweeps.tracking.location import StoreLocation, store_location
-from crack_sweeps.tracking.quiet import quiet_mlflow
 
 HOST = "127.0.0.1"
+# MLflow 3 opens on its pages for language models, whatever kind an experiment says it is, unless the address says this.
+_TRAININGS = urlencode({"workflowType": "machine_learning"})
+_START_S = 120.0  # a cold start takes 5 to 15 s
 
 
 def ui_command(port: int) -> list[str]:
@@ -23,6 +34,40 @@ def ui_command(port: int) -> list[str]:
     """
     _require_no_server(store_location())
     return [sys.executable, "-m", "crack_sweeps.tracking.ui", "--port", str(port)]
+
+
+def page(port: int, experiment_id: str | None) -> str:
+    """The address of an experiment's runs, or of the list of experiments, as training has it."""
+    path = "experiments" if experiment_id is None else f"experiments/{experiment_id}/runs"
+    return f"http://{HOST}:{port}/#/{path}?{_TRAININGS}"
+
+
+def _newest_experiment(store: StoreConnection) -> str | None:
+    """The experiment of the run that began last; None where there is no run."""
+    with store.speaking():
+        experiments = [experiment.experiment_id for experiment in store.client.search_experiments()]
+        found = store.client.search_runs(experiments, max_results=1, order_by=["attributes.start_time DESC"])
+    return str(found[0].info.experiment_id) if found else None
+
+
+def has_desktop(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether a person sits at this machine's own screen: there a browser may be opened."""
+    if not sys.stderr.isatty() or "SSH_CONNECTION" in environ:
+        return False
+    return sys.platform in ("win32", "darwin") or bool(environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))
+
+
+def _open_when_ready(port: int, address: str) -> None:
+    """Open the browser once the server answers."""
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        connection = HTTPConnection(HOST, port, timeout=5)
+        with contextlib.closing(connection), contextlib.suppress(OSError, HTTPException):
+            connection.request("GET", "/health")
+            if connection.getresponse().status == 200:
+                webbrowser.open(address)
+                return
+        time.sleep(0.5)
 
 
 def _require_no_server(location: StoreLocation) -> None:
@@ -37,18 +82,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m crack_sweeps.tracking.ui", description=__doc__)
     parser.add_argument("--port", type=int, default=5000)
     port = parser.parse_args().port
-    quiet_mlflow()
     try:
         location = store_location()
         _require_no_server(location)
-        from crack_sweeps.tracking.store import prepare_store
-
-        prepare_store(location)
+        address = page(port, _newest_experiment(StoreConnection()))
     except SweepsError as error:
         print(f"error: {error}", file=sys.stderr)
         if error.hint:
             print(f"\nhint: {error.hint}", file=sys.stderr)
         return error.exit_code
+    console.say(f"MLflow: {address} (Ctrl-C ends it)")
+    if has_desktop():
+        threading.Thread(target=_open_when_ready, args=(port, address), daemon=True).start()
     # By environment, not by argument: the process list is open to everybody, and an address may hold a password.
     os.environ["MLFLOW_BACKEND_STORE_URI"] = location.uri
     os.environ["MLFLOW_DEFAULT_ARTIFACT_ROOT"] = os.fspath(location.artifacts or "mlruns/artifacts")

@@ -106,6 +106,64 @@ def make_run() -> Iterator[Callable[..., Run]]:
         run.log.close()
 
 
+STUDY_TAGS = {"crack_sweeps.study": "toy"}
+
+
+class Study(Run):
+    """Writes a study's events as its coordinator does, and makes its trials' runs."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.runs: list[Run] = []
+
+    def created(self, **changes: Any) -> Study:
+        name = self.path.name
+        super().created(experiment=name.partition("@")[0], shown_as=f"study {name}", tags=STUDY_TAGS, **changes)
+        return self
+
+    def trial(self, number: int, *, seed: int = 0, parent: Run | None = None) -> Run:
+        """Name a trial's run and begin it."""
+        run = self.named(number, seed=seed)
+        return self.begin(run, shown_as=f"{self.path.name}/{number}" + (f" seed {seed}" if seed else ""), parent=parent)
+
+    def named(self, number: int, *, seed: int = 0) -> Path:
+        """Name a trial's run, which is not there yet."""
+        path = Path(f"artifacts/outputs/20261122-12000{number}-small-{seed:06x}")
+        self.log.append("trial", arm="small", number=number, run=path.name, run_dir=path.as_posix())
+        return path
+
+    def begin(self, path: Path, *, shown_as: str, parent: Run | None = None) -> Run:
+        above = (parent or self).path
+        self.runs.append(Run(path))
+        return self.runs[-1].created(
+            experiment=self.path.name.partition("@")[0],
+            shown_as=shown_as,
+            parent={"run": above.name, "dir": above.as_posix()},
+        )
+
+    def told(self, num_trials: int, best: float) -> Study:
+        """The best so far."""
+        self.log.append("metrics", metrics={"best/crack_iou": best, "num_trials": num_trials}, step=num_trials)
+        return self
+
+    def close(self) -> None:
+        for run in [self, *self.runs]:
+            run.log.close()
+
+
+@pytest.fixture
+def make_study() -> Iterator[Callable[..., Study]]:
+    studies: list[Study] = []
+
+    def make(name: str = "toy") -> Study:
+        studies.append(Study(Path("studies") / name))
+        return studies[-1]
+
+    yield make
+    for study in studies:
+        study.close()
+
+
 class Shown:
     """What MLflow shows."""
 
@@ -123,8 +181,23 @@ class Shown:
         (run,) = self.runs()
         return run
 
-    def points(self, key: str) -> list[tuple[int, float]]:
-        history = self.client.get_metric_history(self.only_run().info.run_id, key)
+    def named(self, experiment: str) -> dict[str, Any]:
+        """The experiment's runs by the name that they are shown under; a doubled one is an error."""
+        runs = self.runs(experiment)
+        by_name = {run.info.run_name: run for run in runs}
+        assert len(by_name) == len(runs)
+        return by_name
+
+    def tree(self, experiment: str) -> dict[str, str | None]:
+        """Each run's parent, by the names that they are shown under."""
+        names = {run.info.run_id: run.info.run_name for run in self.runs(experiment)}
+        parents = {
+            run.info.run_name: run.data.tags.get("mlflow.parentRunId") for run in self.named(experiment).values()
+        }
+        return {name: names[parent] if parent else None for name, parent in parents.items()}
+
+    def points(self, key: str, run: Any = None) -> list[tuple[int, float]]:
+        history = self.client.get_metric_history((run or self.only_run()).info.run_id, key)
         return sorted((metric.step, metric.value) for metric in history)
 
     def artifacts(self, folder: str | None = None) -> set[str]:

@@ -1,10 +1,11 @@
-"""Send one run while the sender is killed (SIGKILL) once after every call that changes something.
+"""Send a run, or a study with its runs, while the sender is killed (SIGKILL) once after every change.
 
 Prints the number of deaths. A process of its own, since it forks after MLflow was imported.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -18,12 +19,19 @@ CHANGING = [
 ]
 
 
+def position() -> str:
+    """How far each run has come."""
+    found = [*Path("studies").glob("*/tracking.json"), *Path("artifacts/outputs").glob("*/tracking.json")]
+    return ",".join(str(json.loads(path.read_bytes())["next_seq"]) for path in sorted(found))
+
+
 def send_and_die(run_dir: Path, died_at: Path) -> None:
     """Send; die after the first change after which no earlier life died."""
     from mlflow import MlflowClient
 
     from crack_sweeps.tracking import mirror, sender
-    from crack_sweeps.tracking.state import read_state
+    from crack_sweeps.tracking.state import Trainer
+    from crack_sweeps.tracking.study_mirror import follow_study
 
     old_deaths = died_at.read_text().splitlines() if died_at.exists() else []
     calls: list[str] = []
@@ -31,8 +39,7 @@ def send_and_die(run_dir: Path, died_at: Path) -> None:
     def mortal(name: str, function: Any) -> Any:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             result = function(*args, **kwargs)
-            state = read_state(run_dir)
-            call = f"{name} at {state.next_seq if state else None}"
+            call = f"{name} at {position()}"
             calls.append(call)
             moment = f"{call}, {calls.count(call)}"
             if moment not in old_deaths:
@@ -45,7 +52,10 @@ def send_and_die(run_dir: Path, died_at: Path) -> None:
     for name in CHANGING:
         setattr(MlflowClient, name, mortal(name, getattr(MlflowClient, name)))
     sender.write_state = mortal("write_state", sender.write_state)
-    mirror.send(run_dir)
+    if run_dir.parent.name == "studies":
+        follow_study(run_dir, Trainer.this_process(), poll_s=0.01)
+    else:
+        mirror.send(run_dir)
 
 
 def main() -> None:

@@ -85,19 +85,6 @@ def kill_at_every_step(run: Any) -> int:
     return int(subprocess.run(script, capture_output=True, text=True, check=True, timeout=280).stdout)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="dies in forked processes")
-def test_a_sender_killed_after_every_change_sends_each_thing_once(
-    with_store: Path, make_run: Callable[..., Any], shown: Callable[[], Any]
-) -> None:
-    run = make_run().created().attempt().epoch(1)
-    run.log.append("artifact", path="predictions", to="overlays")
-    assert kill_at_every_step(run.finish()) >= 14
-    assert shown().only_run().info.status == "FINISHED"
-    assert shown().points("val/crack_iou") == [(1, 0.1)]
-    assert len(shown().only_run().data.params) == 3
-    assert len(shown().only_run().inputs.dataset_inputs) == 1
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="dies in forked processes")
 def test_a_sender_of_a_whole_life_killed_after_every_change_sends_each_thing_once(
