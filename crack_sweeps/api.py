@@ -14,8 +14,9 @@ from crack_sweeps.runs.plan import Plan, make_plan
 from crack_sweeps.runs.preparation import Origin, Prepared, prepare, weights_digest
 from crack_sweeps.runs.record import RunRecord, read_record, with_mlflow_id
 from crack_sweeps.runs.resume import newest_alike, refuse_if_running, refuse_other_data, stored_experiment
-from crack_sweeps.runs.training_run import Began, Ended, Halt, Stop, Update, begin_run, proceed
+from crack_sweeps.runs.training_run import Began, Ended, Halt, Membership, Stop, Update, begin_run, proceed
 from crack_sweeps.specs.loading import Resolved, resolve
+from crack_sweeps.study.naming import trial_settings
 from crack_sweeps.tracking.location import require_local, store_location
 from crack_sweeps.tracking.start import MirrorHandle, start_mirror
 from crack_sweeps.tracking.tensorboard import write_board
@@ -37,7 +38,7 @@ def _go_on() -> Halt | None:
 
 
 def run(
-    experiment: str | Path,
+    experiment: str | Path | None = None,
     *,
     overrides: Sequence[str] = (),
     data: Path | None = None,
@@ -45,6 +46,7 @@ def run(
     seed: int | None = None,
     resume: bool = False,
     resume_from: str | None = None,
+    trial: str | None = None,
 ) -> RunRecord:
     """One training from start to record, as `sweeps run`.
 
@@ -56,6 +58,7 @@ def run(
         seed: Of weights, order, crops and augmentation.
         resume: Go on with the newest unfinished run of the same fingerprint, seed and data.
         resume_from: Go on with this run; everything else comes from it.
+        trial: Train the settings of this trial of a study, such as `STUDY/21`; beside it only a seed can be given.
 
     Raises:
         UserError: Something was typed, named or laid out wrongly; nothing was trained.
@@ -63,7 +66,14 @@ def run(
     """
     record: RunRecord | None = None
     updates = training(
-        experiment, overrides=overrides, data=data, profile=profile, seed=seed, resume=resume, resume_from=resume_from
+        experiment,
+        overrides=overrides,
+        data=data,
+        profile=profile,
+        seed=seed,
+        resume=resume,
+        resume_from=resume_from,
+        trial=trial,
     )
     with closing(updates):
         for update in updates:
@@ -82,6 +92,7 @@ def training(
     seed: int | None = None,
     resume: bool = False,
     resume_from: str | None = None,
+    trial: str | None = None,
     stop: Stop = _go_on,
     notify: Notify = _silent,
 ) -> Generator[Update, None, None]:
@@ -92,7 +103,7 @@ def training(
         notify: Given a line of talk now and then.
     """
     if resume_from is not None:
-        if overrides or data is not None or profile != "auto" or seed is not None or resume:
+        if overrides or data is not None or profile != "auto" or seed is not None or resume or trial is not None:
             raise UserError(
                 "--resume-from goes on with a run as it was, so nothing can be changed beside it",
                 hint="leave out the overrides and flags, or start a new run",
@@ -105,11 +116,12 @@ def training(
             return
         prepared = _prepare_again(directory, notify)
     else:
-        assert experiment is not None, "the command line asks for one"
-        resolved = resolve(
-            experiment, overrides=overrides, profile=profile, machine=detect_machine(), data=data, seed=seed
-        )
-        tell_profile(resolved, notify)
+        resolved = _resolved(experiment, overrides, data, profile, seed, trial)
+        if trial is None:
+            tell_profile(resolved, notify)
+        else:
+            look = "; a quick look, not to be compared with full runs" if resolved.quick_look else ""
+            notify(f"the settings of trial {trial}, profile {resolved.profile}{look}")
         device = choose_device(resolved.profile)
         photos = open_photos(resolved.experiment.data, root=ARTIFACTS, notify=notify)
         directory = None
@@ -124,7 +136,7 @@ def training(
                 return
         if directory is None:
             prepared = prepare(resolved.experiment, _origin(resolved), photos, device=device)
-            directory = begin_run(prepared)
+            directory = begin_run(prepared, membership=_membership(trial))
         else:
             prepared = _prepare_again(directory, notify)
 
@@ -146,16 +158,47 @@ def training(
 
 
 def plan(
-    experiment: str | Path,
+    experiment: str | Path | None = None,
     *,
     overrides: Sequence[str] = (),
     data: Path | None = None,
     profile: str = "auto",
     seed: int | None = None,
+    trial: str | None = None,
 ) -> Plan:
     """What `run` would do, in figures; trains nothing and writes nothing (`sweeps run --dry-run`)."""
-    resolved = resolve(experiment, overrides=overrides, profile=profile, machine=detect_machine(), data=data, seed=seed)
+    resolved = _resolved(experiment, overrides, data, profile, seed, trial)
     return make_plan(resolved, device=choose_device(resolved.profile), artifacts=ARTIFACTS)
+
+
+def _resolved(
+    experiment: str | Path | None,
+    overrides: Sequence[str],
+    data: Path | None,
+    profile: str,
+    seed: int | None,
+    trial: str | None,
+) -> Resolved:
+    """What is to be trained: an experiment on this machine, or what a trial trained.
+
+    Raises:
+        UserError: Neither or both are named, or what is named cannot be trained.
+    """
+    if trial is not None:
+        if experiment is not None or overrides or data is not None or profile != "auto":
+            raise UserError(
+                f"--trial {trial} trains that trial's settings as they are, so nothing but a seed can be given too",
+                hint="leave the rest out",
+            )
+        return trial_settings(trial, seed=seed)
+    if experiment is None:
+        raise UserError("which experiment?", hint="`sweeps spec list` shows them")
+    return resolve(experiment, overrides=overrides, profile=profile, machine=detect_machine(), data=data, seed=seed)
+
+
+def _membership(trial: str | None) -> Membership | None:
+    """A single run, which names the trial that its settings came from."""
+    return Membership(tags={"crack_sweeps.settings_of": trial}) if trial is not None else None
 
 
 def tell_profile(resolved: Resolved, notify: Notify) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
 
 def stderr() -> Console:
@@ -99,3 +100,95 @@ def progress_bar() -> Iterator[Bar]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=stderr(), transient=True) as progress:
         yield Bar(progress)
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Share:
+    """A cell that shows how much of something is done: in figures, and on a terminal as a small bar too."""
+
+    done: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.done}/{self.total}"
+
+
+Cell = str | Share
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows.
+
+    Args:
+        columns: Their names.
+        rows: As many cells each as there are columns.
+        elastic: The column that gives way where the terminal is narrow.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    elastic: int = 1
+
+
+@dataclass(frozen=True)
+class View:
+    """What a live view shows: lines, a table if there is anything in it, lines."""
+
+    above: Sequence[str]
+    table: Table
+    below: Sequence[str]
+
+
+def print_table(table: Table) -> None:
+    """A table on stdout; plain text, so that it pipes."""
+    cells = [list(table.columns), *([str(cell) for cell in row] for row in table.rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(table.columns))]
+    for row in cells:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@contextmanager
+def live(draw: Callable[[], View], *, per_second: float = 2.0) -> Iterator[None]:
+    """For as long as the block runs, a picture at the foot of the terminal; what is said meanwhile stands above it.
+
+    Args:
+        draw: Asked for the picture again and again, from another thread: it must not change anything.
+        per_second: How often.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    terminal = Console(stderr=True, highlight=False)
+    with Live(get_renderable=lambda: _drawn(draw()), console=terminal, refresh_per_second=per_second, transient=True):
+        yield
+
+
+def _drawn(view: View) -> RenderableType:
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    def drawn(cell: Cell) -> RenderableType:
+        if isinstance(cell, str):
+            return Text(cell)
+        row = RichTable.grid(padding=(0, 1))
+        row.add_row(ProgressBar(total=max(cell.total, 1), completed=cell.done, width=8), Text(str(cell)))
+        return row
+
+    parts: list[RenderableType] = [Text(line, style="bold", overflow="ellipsis", no_wrap=True) for line in view.above]
+    if view.table.rows:
+        table = RichTable(box=None, pad_edge=False, padding=(0, 2, 0, 0), expand=True, header_style="dim")
+        for number, column in enumerate(view.table.columns):
+            table.add_column(
+                column, no_wrap=True, overflow="ellipsis", ratio=1 if number == view.table.elastic else None
+            )
+        for row in view.table.rows:
+            table.add_row(*(drawn(cell) for cell in row))
+        parts.append(table)
+    parts += [Text(line, style="dim", overflow="ellipsis", no_wrap=True) for line in view.below]
+    return Group(*parts)

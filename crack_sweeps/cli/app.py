@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from crack_sweeps.cli import doctor, estimate, run, spec, ui
+from crack_sweeps.cli import doctor, estimate, run, spec, study, trials, ui
 from crack_sweeps.errors import SweepsError
 
 app = typer.Typer(
@@ -16,6 +16,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("run")(run.run)
+app.command("study")(study.study)
+app.command("status")(trials.status)
+app.command("watch")(trials.watch)
+app.command("stop")(trials.stop)
+app.command("explain")(trials.explain)
+app.command("diff")(trials.diff)
 app.add_typer(spec.app, name="spec")
 app.command("estimate")(estimate.estimate)
 app.command("ui")(ui.ui)
@@ -36,7 +42,8 @@ def run_command_line(arguments: list[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 the user's mistake, 130/143 interrupted with a checkpoint.
+        The exit code: 0 done, 1 failed, 2 the user's mistake, 3 done but some trials failed, 4 nothing fits the memory
+        budget, 130/143 interrupted with a checkpoint.
     """
     from crack_sweeps import console
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from crack_sweeps.cli.interrupts import Interrupts, interrupts
 from crack_sweeps.cli.rows import plan_rows, record_rows
 
 if TYPE_CHECKING:
     from crack_sweeps.runs.plan import Plan
     from crack_sweeps.runs.record import RunRecord
-    from crack_sweeps.runs.training_run import Halt
     from crack_sweeps.training.loop import EpochReport
 
 Record = TypeVar("Record", "RunRecord", "Plan")
-_CATCHABLE = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # those that this system has
 
 
 def run(
@@ -47,6 +43,9 @@ def run(
     resume_from: Annotated[
         str | None, typer.Option(metavar="RUN", help="Go on with this run, exactly as it was.")
     ] = None,
+    trial: Annotated[
+        str | None, typer.Option(metavar="STUDY/N", help="Train this trial's settings; another --seed, if any.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
     """Train one model, evaluate it honestly, and keep everything."""
@@ -57,15 +56,13 @@ def run(
     if seed is not None and not seed.isdecimal():
         raise UserError(f"--seed {seed}: not a whole number from 0", hint="type --seed 1, say")
     number = int(seed) if seed is not None else None
-    if experiment is None and resume_from is None:
-        raise UserError("which experiment?", hint="`sweeps spec list` shows them; try `sweeps run swinv2_hybrid`")
-    if experiment is not None and resume_from is not None:
-        raise UserError(
-            f"--resume-from {resume_from} names the run to go on with, so `{experiment}` cannot be given too",
-            hint=f"type `sweeps run --resume-from {resume_from}`, or `sweeps run {experiment} --resume`",
-        )
-    if dry_run and (resume or resume_from is not None):
-        raise UserError("--dry-run plans a new run, and resuming goes on with an old one", hint="leave one of them out")
+    if trial is not None:
+        beside = [*([experiment] if experiment is not None else []), *settings]
+        flags = {"--data": data is not None, "--profile": profile != "auto", "--resume": resume}
+        flags["--resume-from"] = resume_from is not None
+        _check_trial(trial, [*beside, *(flag for flag, typed in flags.items() if typed)], number)
+    else:
+        _check_named(experiment, resume, resume_from, dry_run)
     if experiment is not None:  # most mistakes are in here, and are told before torch is loaded
         from crack_sweeps.specs.loading import resolve
         from crack_sweeps.training.nvml import detect_machine
@@ -75,14 +72,13 @@ def run(
     from crack_sweeps import api
 
     if dry_run:
-        assert experiment is not None, "refused above"
-        plan = api.plan(experiment, overrides=settings, data=data, profile=profile, seed=number)
+        plan = api.plan(experiment, overrides=settings, data=data, profile=profile, seed=number, trial=trial)
         _print(plan, plan_rows, as_json=json)
         for warning in plan.data.get("warnings", ()):
             console.warn(warning)
         console.say("\ndry run: nothing was trained, nothing was written")
         return
-    with _interrupts() as interrupts:
+    with interrupts() as caught:
         record = _watch(
             experiment,
             settings,
@@ -91,14 +87,45 @@ def run(
             seed=number,
             resume=resume,
             resume_from=resume_from,
-            interrupts=interrupts,
+            trial=trial,
+            caught=caught,
         )
     _print(record, record_rows, as_json=json)
     if record.status == "FINISHED":
         console.say(f"\nnext:\n  sweeps ui  # compare runs in MLflow\n  ls {record.run_dir}/predictions")
-    if interrupts.number is not None and record.status == "KILLED":
+    if caught.number is not None and record.status == "KILLED":
         console.say(f"go on with: sweeps run --resume-from {record.run}")
-        raise typer.Exit(128 + interrupts.number)
+        raise typer.Exit(128 + caught.number)
+
+
+def _check_named(experiment: str | None, resume: bool, resume_from: str | None, dry_run: bool) -> None:
+    """There is one thing to train, and it is clear which."""
+    from crack_sweeps.errors import UserError
+
+    if experiment is None and resume_from is None:
+        raise UserError("which experiment?", hint="`sweeps spec list` shows them; try `sweeps run swinv2_hybrid`")
+    if experiment is not None and resume_from is not None:
+        raise UserError(
+            f"--resume-from {resume_from} names the run to go on with, so `{experiment}` cannot be given too",
+            hint=f"type `sweeps run --resume-from {resume_from}`, or `sweeps run {experiment} --resume`",
+        )
+    if dry_run and (resume or resume_from is not None):
+        raise UserError("--dry-run plans a new run, and resuming goes on with an old one", hint="leave one of them out")
+
+
+def _check_trial(trial: str, beside: list[str], seed: int | None) -> None:
+    """A trial is trained as it was; only its seed may be another. A wrong name is told before torch is loaded."""
+    from crack_sweeps.errors import UserError
+    from crack_sweeps.study.naming import trial_settings
+
+    source = trial_settings(trial, seed=seed).source
+    if beside:
+        raise UserError(
+            f"--trial {trial} trains that trial's settings as they are, so `{beside[0]}` cannot be given too",
+            hint=f"leave it out, or change settings with `sweeps run {source} KEY=VALUE --profile none`"
+            if source.name == "config.yaml"
+            else "leave it out",
+        )
 
 
 def _watch(
@@ -110,12 +137,17 @@ def _watch(
     seed: int | None,
     resume: bool,
     resume_from: str | None,
-    interrupts: Interrupts,
+    trial: str | None,
+    caught: Interrupts,
 ) -> RunRecord:
     """Run the training and show how it goes."""
     from crack_sweeps import api, console
-    from crack_sweeps.runs.training_run import Began, Ended, Scoring
+    from crack_sweeps.runs.training_run import Began, Ended, Halt, Scoring
     from crack_sweeps.training.loop import EpochReport, Notice, StepReport
+
+    def halt() -> Halt | None:
+        reason = caught.reason()
+        return None if reason is None else Halt("KILLED", reason)
 
     updates = api.training(
         experiment,
@@ -125,7 +157,8 @@ def _watch(
         seed=seed,
         resume=resume,
         resume_from=resume_from,
-        stop=interrupts.halt,
+        trial=trial,
+        stop=halt,
         notify=console.say,
     )
     total_steps, total_epochs = 0, 0
@@ -133,7 +166,7 @@ def _watch(
         for update in updates:
             match update:
                 case Began():
-                    interrupts.checkpoint_first()
+                    caught.checkpoint_first()
                     total_steps, total_epochs = update.total_steps, update.total_epochs
                     where = f", from step {update.resumed_from_step}" if update.resumed_from_step is not None else ""
                     console.say(f"training {update.run.name} in {update.run.path}{where}")
@@ -157,48 +190,6 @@ def _epoch_line(report: EpochReport, total_epochs: int) -> str:
         f"val crack IoU {metrics['val/crack_iou']:.3f}  F1 {metrics['val/crack_f1']:.3f}  "
         f"{metrics['images_per_s']:.1f} images/s  {metrics['epoch_s']:.0f} s{'  best' if report.is_best else ''}"
     )
-
-
-class Interrupts:
-    """Signals of this process: the first asks for a checkpoint and a clean stop, the second kills."""
-
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self._may_checkpoint = False
-
-    def checkpoint_first(self) -> None:
-        """From now on there is something to store; before, a signal ends the process at once."""
-        self._may_checkpoint = True
-
-    def halt(self) -> Halt | None:
-        """Why to stop, if a signal came."""
-        from crack_sweeps.runs.training_run import Halt
-
-        return None if self.number is None else Halt("KILLED", signal.Signals(self.number).name)
-
-    def handle(self, number: int, _frame: FrameType | None) -> None:
-        """Called by Python when a signal arrives. The system's own handling, raised anew, ends the process at once."""
-        if self.number is not None or not self._may_checkpoint:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        self.number = number
-        sys.stderr.write(
-            f"\n{signal.Signals(number).name}: storing a checkpoint, then stopping; once more kills at once\n"
-        )
-        sys.stderr.flush()
-
-
-@contextmanager
-def _interrupts() -> Iterator[Interrupts]:
-    """Handle signals inside the block, and put the old handlers back after it."""
-    interrupts = Interrupts()
-    numbers = [getattr(signal, name) for name in _CATCHABLE if hasattr(signal, name)]
-    before = {number: signal.signal(number, interrupts.handle) for number in numbers}
-    try:
-        yield interrupts
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _print(what: Record, rows_of: Callable[[Record], list[tuple[str, str]]], *, as_json: bool) -> None:

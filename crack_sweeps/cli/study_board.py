@@ -1,0 +1,210 @@
+"""What happens in a study while it happens: the table of a terminal, and the lines of everywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from crack_sweeps.cli.study_words import (
+    COLUMNS,
+    ended_line,
+    figure,
+    head_line,
+    left,
+    memory,
+    settings_line,
+    short_names,
+)
+from crack_sweeps.console import Cell, Share, Table, View, human_seconds
+
+if TYPE_CHECKING:
+    from crack_sweeps.study.coordinator import EpochDone, Launched, StudyUpdate
+    from crack_sweeps.study.standing import Standing
+
+NUM_RECENT = 6  # lines of trials that ended
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A trial that has a process."""
+
+    name: str
+    settings: str
+    total_epochs: int
+    needed_bytes: float | None
+    since: float
+    epoch: int = 0
+    value: float | None = None
+    best: float | None = None
+    peak_bytes: float | None = None
+    epoch_s: float | None = None
+
+    def cells(self, now: float) -> list[Cell]:
+        remaining = None
+        if self.epoch_s is not None:
+            elapsed = min(now - self.since, self.epoch_s)
+            remaining = max(0.0, self.epoch_s * (self.total_epochs - self.epoch) - elapsed)
+        return [
+            self.name,
+            self.settings,
+            Share(self.epoch, self.total_epochs),
+            figure(self.value),
+            figure(self.best),
+            memory(self.peak_bytes, self.needed_bytes),
+            left(remaining),
+        ]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """All that a board shows; replaced as a whole, so that another thread may draw it at any moment."""
+
+    standing: Standing
+    trained: int
+    counts: Mapping[str, int]
+    best: Mapping[str, Any] | None
+    trained_s: float
+    running: Mapping[str, _Row] = field(default_factory=dict)
+    recent: tuple[str, ...] = ()
+
+
+class StudyBoard:
+    """Hears what happens in a study, and draws it or says it."""
+
+    def __init__(self) -> None:
+        self._seen: _Seen | None = None
+        self._names: Mapping[str, str] = {}
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the coordinator is at work; what it finds ended before that is history."""
+        return self._seen is not None
+
+    def began(self, standing: Standing, keys: Iterable[str]) -> None:
+        """The coordinator is at work.
+
+        Args:
+            standing: What is known from before.
+            keys: What is searched.
+        """
+        self._names = short_names(keys)
+        self._seen = _Seen(
+            standing, standing.num_trained, standing.counts, standing.best, trained_s=standing.hours * 3600
+        )
+
+    def hear(self, update: StudyUpdate) -> str | None:
+        """Take in what happened.
+
+        Returns:
+            The line that says it; None if there is nothing to say.
+        """
+        from crack_sweeps.study import coordinator as c
+
+        if self._seen is None:
+            return ended_line(update.row, is_best=update.is_best) if isinstance(update, c.TrialEnded) else None
+        match update:
+            case c.Launched():
+                return self._launched(update)
+            case c.EpochDone():
+                return self._epoch(update)
+            case c.Rejected():
+                line = f"{update.name} rejected: {update.trial.facts['reason']}"
+                self._ended(update.name, "rejected", line)
+                return line
+            case c.TrialEnded():
+                line = ended_line(update.row, is_best=update.is_best)
+                if update.is_best:
+                    self._seen = replace(self._seen, best=update.row)
+                self._ended(update.name, update.trial.outcome, line, update.row["duration_s"])
+                return line
+        return None
+
+    def view(self) -> View:
+        """The table of now."""
+        seen = self._seen
+        if seen is None:
+            return View((), Table(COLUMNS, ()), ())
+        now = time.monotonic()
+        head = head_line(seen.standing, seen.trained, seen.counts, seen.best)
+        if seen.trained:
+            head += f", about {human_seconds(self._seconds_left(seen, now))} left"
+        rows = [row.cells(now) for row in seen.running.values()]
+        return View((head,), Table(COLUMNS, rows), seen.recent)
+
+    def _launched(self, update: Launched) -> str:
+        trial = update.trial
+        settings, needed = settings_line(trial.suggestion, self._names), trial.facts.get("needed_bytes")
+        values = [trial.intermediate[epoch] for epoch in sorted(trial.intermediate)]
+        row = _Row(update.name, settings, update.total_epochs, needed, time.monotonic(), epoch=len(values))
+        if values:
+            row = replace(row, value=values[-1], best=self._better(values))
+        self._put(row)
+        verb = f"goes on after epoch {len(values)}" if update.adopted else "begins"
+        again = trial.facts.get("repeat_of")
+        repeat = f", another seed of trial {again}" if again is not None else ""
+        return f"{update.name} {verb}{repeat}: {settings}; {memory(None, needed)} forecast"
+
+    def _epoch(self, update: EpochDone) -> str:
+        from crack_sweeps.study.standing import peak_bytes
+
+        assert self._seen is not None
+        row, now = self._seen.running[update.name], time.monotonic()
+        took = update.metrics.get("epoch_s", now - row.since)
+        best = self._better([value for value in (row.best, update.value) if value is not None])
+        self._put(
+            replace(
+                row,
+                epoch=update.epoch,
+                value=update.value,
+                best=best,
+                peak_bytes=max(
+                    (peak for peak in (row.peak_bytes, peak_bytes(update.metrics)) if peak is not None), default=None
+                ),
+                epoch_s=took if row.epoch_s is None else (row.epoch_s + took) / 2,
+                since=now,
+            )
+        )
+        metric = self._seen.standing.objective
+        return (
+            f"{update.name} epoch {update.epoch}/{update.total_epochs}  {metric} {figure(update.value)}  {took:.0f} s"
+        )
+
+    def _ended(self, name: str, outcome: str, line: str, seconds: float = 0.0) -> None:
+        from crack_sweeps.study.history import TRAINED
+
+        seen = self._seen
+        assert seen is not None
+        self._seen = replace(
+            seen,
+            running={key: row for key, row in seen.running.items() if key != name},
+            counts={**seen.counts, outcome: seen.counts.get(outcome, 0) + 1},
+            trained=seen.trained + (outcome in TRAINED),
+            trained_s=seen.trained_s + seconds,
+            recent=(*seen.recent, line)[-NUM_RECENT:],
+        )
+
+    def _put(self, row: _Row) -> None:
+        assert self._seen is not None
+        self._seen = replace(self._seen, running={**self._seen.running, row.name: row})
+
+    def _better(self, values: Sequence[float]) -> float:
+        assert self._seen is not None
+        return max(values) if self._seen.standing.direction == "maximize" else min(values)
+
+    def _seconds_left(self, seen: _Seen, now: float) -> float:
+        from crack_sweeps.study.standing import seconds_left
+
+        spent = sum((row.epoch_s or 0.0) * row.epoch + now - row.since for row in seen.running.values())
+        max_hours = seen.standing.max_hours
+        return (
+            seconds_left(
+                seen.standing.num_trials - seen.trained,
+                mean_s=seen.trained_s / seen.trained,
+                spent_s=spent,
+                jobs=max(len(seen.running), 1),
+                budget_s=max_hours * 3600 - seen.trained_s if max_hours is not None else None,
+            )
+            or 0.0
+        )
