@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crack_sweeps.api import plan as plan
     from crack_sweeps.api import run as run
     from crack_sweeps.api import training as training
+    from crack_sweeps.search import plan_study as plan_study
+    from crack_sweeps.search import run_study as run_study
+    from crack_sweeps.search import searching as searching
 
-__all__ = ["plan", "run", "training"]
+_HOMES = {
+    **dict.fromkeys(("plan", "run", "training"), "crack_sweeps.api"),
+    **dict.fromkeys(("plan_study", "run_study", "searching"), "crack_sweeps.search"),  # `study` is a room
+}
+__all__ = ["plan", "plan_study", "run", "run_study", "searching", "training"]
 
 
 def __getattr__(name: str) -> Any:
-    """`crack_sweeps.run` and the like, imported when first used: they load torch."""
-    if name not in __all__:
+    """`crack_sweeps.run` and the like, imported when first used: they load torch or Optuna."""
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from crack_sweeps import api
-
-    return getattr(api, name)
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""What `sweeps study` does, callable from Python: `crack_sweeps.study("quick", trials=6)`."""
+"""What `sweeps study` does, callable from Python: `crack_sweeps.run_study("quick", trials=6)`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from crack_sweeps.study.local import LocalExecutor
 from crack_sweeps.study.packing import Packer, read_slots
 from crack_sweeps.study.store import Store, sqlite_url
 from crack_sweeps.study.warm import processes
-from crack_sweeps.tracking.location import network_file_system, require_local, store_location
+from crack_sweeps.tracking.location import mask, network_file_system, require_local, store_location
 from crack_sweeps.tracking.start import MirrorHandle, start_study_mirror
 from crack_sweeps.training.footprint import DeviceType
 from crack_sweeps.training.nvml import detect_machine, visible_gpus
@@ -76,7 +76,7 @@ class StudyRecord:
         return asdict(self)
 
 
-def study(study: str | Path | None = None, **flags: Unpack[Flags]) -> StudyRecord:
+def run_study(study: str | Path | None = None, **flags: Unpack[Flags]) -> StudyRecord:
     """Search from where the study stands to the end of its budget.
 
     Raises:
@@ -155,7 +155,7 @@ def searching(
     notify: Notify = lambda _: None,
     **flags: Unpack[Flags],
 ) -> Generator[StudyUpdate, None, None]:
-    """The same as `study`, step by step.
+    """The same as `run_study`, step by step.
 
     Args:
         study: A shipped study's name, one of `./studies`, or a YAML file; None is `swinv2_hybrid`.
@@ -173,6 +173,7 @@ def searching(
             "memory_budget_bytes": settled.packer.largest_budget(),
             "calibration": asdict(settled.calibration),
             "data_digest": settled.photos.digest,
+            "storage": mask(storage) if storage is not None else None,
         },
     )
     folder, facts = opened.folder, opened.folder.read_facts()

@@ -9,8 +9,8 @@ from typing import Any
 
 REPO = Path(__file__).resolve().parent.parent
 README = REPO / "README.md"
-LAYERS = ("errors", "durable", "console", "specs", "data", "models", "evaluation", "training", "runs", "tracking")
-ROOMS = (*LAYERS, "doctor", "api", "cli")
+LAYERS = ("errors", "durable", "console", "specs", "data", "models", "evaluation", "training", "runs", "tracking", "study")
+ROOMS = (*LAYERS, "doctor", "api", "search", "cli")
 
 
 def commands_page() -> str:

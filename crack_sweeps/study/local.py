@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +41,9 @@ class LocalExecutor:
         if order.key in self._trials:
             raise StudyError(f"trial {order.key} is running already")
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=begin_trial, args=(order, theirs), name=f"trial {order.key}", daemon=False)
+        process = self._context.Process(
+            target=begin_trial, args=(order, theirs), name=f"trial {order.key}", daemon=False
+        )
         process.start()
         theirs.close()
         self._trials[order.key] = _Trial(process, ours)

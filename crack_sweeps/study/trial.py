@@ -51,7 +51,7 @@ def main(order: Order, connection: Connection) -> None:
                     mistake=isinstance(error, UserError),
                 )
             )
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told to the coordinator, whose other trials go on
             traceback.print_exc()
             last = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(last.filename).name}:{last.lineno}"

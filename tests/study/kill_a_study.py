@@ -98,7 +98,7 @@ def live(study: str, photos: Path, lifetime: int | None, jobs: int, *, mirror: b
         search._mirror = lambda *_: None  # type: ignore[assignment]
     if lifetime is not None:
         mortal_coordinator(lifetime)
-    search.study(study, data=photos, profile="none", jobs=jobs)
+    search.run_study(study, data=photos, profile="none", jobs=jobs)
 
 
 def main() -> None:
