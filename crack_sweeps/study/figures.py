@@ -1,0 +1,727 @@
+"""A study in pictures: how it improved, what mattered, where good values lie, what was stopped, what memory it took."""
+
+from __future__ import annotations
+
+import io
+import math
+import statistics
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import optuna
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap, ListedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullLocator
+from optuna.importance import PedAnovaImportanceEvaluator
+
+from crack_sweeps import durable
+from crack_sweeps.specs.study import Choices, Objective, Parameter, Range, identified, unfrozen
+from crack_sweeps.specs.study_loading import ResolvedStudy
+from crack_sweeps.specs.words import shown
+from crack_sweeps.study.calibration import DEFAULTS
+from crack_sweeps.study.folder import StudyFolder
+from crack_sweeps.study.history import TRAINED, Outcome, Trial
+from crack_sweeps.study.ledger import Row, read_rows
+from crack_sweeps.study.store import Store
+
+FEWEST = 3  # trials below which a picture says nothing
+FEWEST_FOR_IMPORTANCES = 8  # complete trials; the parameters are compared between the best of them and all
+# PED-ANOVA compares the best tenth with all; its authors want five trials in it.
+TOP_SHARE, TOP_TRIALS = 0.1, 5
+MOST_AXES = 14  # parallel coordinates side by side that still can be read
+
+# Okabe and Ito's palette (2008).
+_BLUE, _ORANGE, _GREEN, _RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+_GREY, _FAINT = "#666666", "#c9c9c9"
+_DPI = 100
+_SHADES: Colormap = ListedColormap(colormaps["viridis"](np.linspace(0.95, 0.0, 256)))  # the best is dark on white
+_GIB = 1 << 30
+_METRICS = {"val/crack_iou": "crack IoU (validation)", "val/crack_f1": "crack F1 (validation)"}
+
+
+@dataclass(frozen=True)
+class _Search:
+    """One arm of a study, as far as it has come."""
+
+    title: str
+    trials: Sequence[Trial]
+    rows: Sequence[Row]  # of this arm's trials that ended, in that order
+    space: Mapping[str, Parameter]
+    objective: Objective
+    budget_bytes: int | None
+    study: optuna.Study
+
+    @property
+    def metric(self) -> str:
+        return _METRICS.get(self.objective.metric, self.objective.metric)
+
+    @property
+    def sign(self) -> int:
+        return 1 if self.objective.direction == "maximize" else -1
+
+    @property
+    def complete(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.outcome == "complete" and trial.value is not None]
+
+    @property
+    def pruned(self) -> list[Trial]:
+        return [trial for trial in self.trials if trial.outcome == "pruned" and trial.intermediate]
+
+    @property
+    def best(self) -> Trial:
+        """The first of those that are best; there must be a complete trial."""
+        return max(self.complete, key=lambda trial: (self.sign * (trial.value or 0.0), -trial.number))
+
+    def score(self, trial: Trial) -> float:
+        """The value of a complete trial, the best epoch of another."""
+        if trial.value is not None:
+            return trial.value
+        return self.sign * max(self.sign * value for value in trial.intermediate.values())
+
+    def enough(self) -> bool:
+        return len(self.complete) >= 1 and len(self.complete) + len(self.pruned) >= FEWEST
+
+
+def draw_figures(folder: StudyFolder, store: Store, study: ResolvedStudy) -> list[Path]:
+    """Draw what the study's trials have to show so far into its folder of figures.
+
+    A picture for which there are too few trials is left out; one that was drawn before is replaced in one step. Those
+    of another arm than the main one carry its name.
+
+    Args:
+        folder: The study's.
+        store: Where its trials are.
+        study: What is searched.
+
+    Returns:
+        The pictures, PNG.
+    """
+    folder.figures.mkdir(exist_ok=True)
+    rows = list(read_rows(folder))
+    drawn: list[Path] = []
+    for arm in study.arms:
+        is_main = arm is study.arms[0]
+        search = _Search(
+            title=folder.name + ("" if is_main else f", {arm.name}") + (", quick look" if study.quick_look else ""),
+            trials=store.trials(arm.name),
+            rows=[row for row in rows if row["arm"] == arm.name],
+            space=arm.space,
+            objective=study.spec.objective,
+            budget_bytes=study.spec.memory_budget_bytes or folder.read_facts().get("memory_budget_bytes"),
+            study=store.optuna_study(arm.name),
+        )
+        for name, draw in PICTURES.items():
+            figure = draw(search)
+            if figure is not None:
+                path = folder.figures / f"{'' if is_main else f'{arm.name}-'}{name}.png"
+                drawn.append(_saved(figure, path))
+    return drawn
+
+
+# --- how it improved -----------------------------------------------------------------------------
+
+
+def _history(search: _Search) -> Figure | None:
+    """The best so far against trials and against hours of training."""
+    if not search.enough():
+        return None
+    figure, (by_trial, by_hour) = _panels(1, 2, width=5.6, height=3.9)
+    best = search.best
+    _say(figure, search, f"Best {search.metric} {best.value:.3f}, by trial {best.number}")
+    hours, elapsed = {}, 0.0
+    for row in search.rows:
+        elapsed += row["duration_s"] / 3600
+        hours[row["number"]] = elapsed
+    by_number = {trial.number: float(trial.number) for trial in search.trials}
+    unit, factor = ("hours", 1.0) if elapsed >= 1 else ("minutes", 60.0)
+    by_time = {number: factor * hour for number, hour in hours.items()}
+    for axis, place, label in (
+        (by_trial, by_number, "trial"),
+        (by_hour, by_time, f"{unit} of training, summed over trials"),
+    ):
+        _draw_history(axis, search, place)
+        _dress(axis, label, search.metric if axis is by_trial else "")
+    by_trial.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _rug(by_trial, [t.number for t in search.trials if t.outcome == "rejected"], _ORANGE, "rejected: too much memory")
+    _rug(by_trial, [t.number for t in search.trials if t.outcome in ("failed", "out_of_memory")], _RED, "failed")
+    _legend(by_trial)
+    return figure
+
+
+def _draw_history(axis: Axes, search: _Search, place: Mapping[int, float]) -> None:
+    pruned = [trial for trial in search.pruned if trial.number in place]
+    complete = sorted((t for t in search.complete if t.number in place), key=lambda trial: place[trial.number])
+    axis.plot(
+        [place[trial.number] for trial in pruned],
+        [search.score(trial) for trial in pruned],
+        "x",
+        color=_GREY,
+        markersize=5,
+        alpha=0.8,
+        label="pruned (its best epoch)",
+    )
+    values = [search.score(trial) for trial in complete]
+    axis.plot([place[t.number] for t in complete], values, "o", color=_BLUE, markersize=5, label="complete")
+    if complete:
+        so_far = search.sign * np.maximum.accumulate(search.sign * np.asarray(values))
+        end = max(place.values())
+        axis.step(
+            [*(place[trial.number] for trial in complete), end],
+            [*so_far, so_far[-1]],
+            where="post",
+            color=_BLUE,
+            linewidth=1.6,
+            alpha=0.55,
+            label="best so far",
+        )
+        if search.best.number in place:
+            _ring(axis, place[search.best.number], search.score(search.best))
+
+
+def _rug(axis: Axes, numbers: Sequence[int], colour: str, label: str) -> None:
+    """Marks on the axis for trials that have no value."""
+    if numbers:
+        bottom = axis.get_xaxis_transform()
+        axis.plot(
+            numbers, [0.015] * len(numbers), "|", color=colour, markersize=9, markeredgewidth=1.6,
+            transform=bottom, clip_on=False, label=label,
+        )  # fmt: skip
+
+
+# --- what mattered -------------------------------------------------------------------------------
+
+
+def _importances(search: _Search) -> Figure | None:
+    """How much each parameter tells the best complete trials from all complete ones."""
+    num_complete = len(search.complete)
+    if num_complete < FEWEST_FOR_IMPORTANCES:
+        return None
+    share = min(0.5, max(TOP_SHARE, TOP_TRIALS / num_complete))
+    with warnings.catch_warnings():  # Optuna warns of few trials; the picture says it
+        warnings.simplefilter("ignore")
+        found = PedAnovaImportanceEvaluator(target_quantile=share).evaluate(search.study)
+    parts = {key: value for key, value in found.items() if key in search.space and math.isfinite(value)}
+    total = sum(parts.values())
+    if total <= 0:
+        return None
+    names = short_names(search.space)
+    ordered = sorted(parts, key=lambda key: (parts[key], key))
+    figure, (axis,) = _panels(1, 1, width=8.0, height=0.9 + 0.34 * len(ordered), left=2.4)
+    num_top = max(1, math.ceil(share * num_complete))
+    _say(figure, search, f"What tells the best {num_top} of {num_complete} complete trials from the others (PED-ANOVA)")
+    bars = axis.barh([names[key] for key in ordered], [parts[key] / total for key in ordered], color=_BLUE, height=0.62)
+    axis.bar_label(bars, fmt=lambda value: f"{100 * value:.0f} %", padding=4, fontsize=9)
+    few = num_complete < TOP_TRIALS / TOP_SHARE
+    note = f"; a hint and no more: {TOP_TRIALS / TOP_SHARE:.0f} complete trials would be enough" if few else ""
+    _dress(axis, f"share of importance{note}", "")
+    axis.grid(visible=False, axis="y")
+    axis.set_xlim(0, 1.12 * max(parts.values()) / total)
+    axis.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    axis.tick_params(axis="y", length=0)
+    return figure
+
+
+# --- where the good values lie -------------------------------------------------------------------
+
+
+def _slices(search: _Search) -> Figure | None:
+    """The objective against each parameter."""
+    if not search.enough():
+        return None
+    keys = [key for key in search.space if any(key in trial.suggestion for trial in search.complete)]
+    columns = min(4, len(keys))
+    num_rows = math.ceil(len(keys) / columns)
+    figure, axes = _panels(num_rows, columns, width=3.5, height=2.75, between=(0.3, 0.85), right=1.0)
+    _say(
+        figure,
+        search,
+        f"{_capital(search.metric)} against each parameter",
+        "a cross: pruned, its best epoch; a ring: the best",
+    )
+    names = short_names(search.space)
+    colours = _Colours(0, max(1, max(trial.number for trial in search.trials)), reverse=False)
+    for number, (key, axis) in enumerate(zip(keys, axes, strict=False)):
+        scale = _Scale.of(search.space[key])
+        pruned = [trial for trial in search.pruned if key in trial.suggestion]
+        complete = [trial for trial in search.complete if key in trial.suggestion]
+        for trials, style in ((pruned, {"marker": "x", "s": 24, "c": _GREY, "alpha": 0.6}), (complete, {"s": 44})):
+            if trials is complete:
+                style = {**style, "c": [colours.of(trial.number) for trial in trials], "edgecolors": "white"}
+            placed = [(scale.place(t.suggestion[key]), t) for t in trials]
+            xs = _spread([x for x, _ in placed]) if scale.labels else [x for x, _ in placed]
+            at = [(x, search.score(t)) for x, (known, t) in zip(xs, placed, strict=True) if known is not None]
+            axis.scatter(
+                [x for x, _ in at], [y for _, y in at], linewidths=0.7 if trials is complete else 1.0, zorder=2, **style
+            )
+            if trials is complete and search.best in trials:
+                x, y = at[trials.index(search.best)]
+                _ring(axis, x, y)
+        _dress(axis, names[key] + scale.note, search.metric if number % columns == 0 else "")
+        scale.dress(axis.xaxis, axis)
+        if number % columns:
+            axis.tick_params(axis="y", labelleft=False)
+    for axis in axes[len(keys) :]:
+        axis.set_visible(False)
+    low, high = _range([search.score(trial) for trial in [*search.complete, *search.pruned]])
+    for axis in axes:
+        axis.set_ylim(low, high)
+    _colour_bar(figure, colours, "trial", whole=True)
+    return figure
+
+
+def _parallel(search: _Search) -> Figure | None:
+    """Each trial as a line over all parameters."""
+    if not search.enough():
+        return None
+    varied = [key for key in search.space if len(_values(search, key)) > 1]
+    keys = sorted(varied, key=lambda key: -_agreement(search, key))[:MOST_AXES]
+    if not keys:
+        return None
+    figure, (axis,) = _panels(
+        1, 1, width=1.6 + 1.45 * len(keys), height=5.0, left=0.85, right=1.5, top=1.35, bottom=0.45
+    )
+    left_out = len(varied) - len(keys)
+    said = f"Trials over their parameters: {search.metric} as colour, the best thick, pruned ones grey"
+    _say(
+        figure,
+        search,
+        said,
+        "first what orders the complete trials best" + (f"; {left_out} left out" if left_out else ""),
+    )
+    names = short_names(search.space)
+    scores = [search.score(trial) for trial in search.complete]
+    colours = _Colours(min(scores), max(scores), reverse=search.sign < 0)
+    height = {key: _heights(search, key) for key in keys}
+    for trial in search.pruned:
+        axis.plot(range(len(keys)), [height[k][trial.number] for k in keys], color=_FAINT, linewidth=0.7, alpha=0.7)
+    for trial in sorted(search.complete, key=lambda trial: search.sign * search.score(trial)):
+        is_best = trial is search.best
+        axis.plot(
+            range(len(keys)),
+            [height[key][trial.number] for key in keys],
+            color=colours.of(search.score(trial)),
+            linewidth=3.0 if is_best else 1.3,
+            alpha=1.0 if is_best else 0.85,
+            solid_capstyle="round",
+        )
+    for position, key in enumerate(keys):
+        _draw_parallel_axis(axis, position, names[key], _Scale.of(search.space[key]))
+        if any(key not in trial.suggestion for trial in search.complete + search.pruned):
+            _boxed(axis, position, _ABSENT, "absent", colour=_GREY)
+    axis.set_xlim(-0.12, len(keys) - 0.88)
+    axis.set_ylim(_ABSENT - 0.03 if any(_ABSENT in height[key].values() for key in keys) else -0.04, 1.04)
+    axis.axis("off")
+    _colour_bar(figure, colours, search.metric)
+    return figure
+
+
+_ABSENT = -0.12  # where the line of a trial passes that has no such parameter
+
+
+def _heights(search: _Search, key: str) -> dict[int, float]:
+    """Where each trial's line crosses the axis of a parameter, from 0 to 1; lines of one choice are spread a little."""
+    scale = _Scale.of(search.space[key])
+    trials = [*search.complete, *search.pruned]
+    placed = [scale.share(trial.suggestion[key]) if key in trial.suggestion else None for trial in trials]
+    spread = _spread(placed, 0.5 / max(2, len(scale.labels))) if scale.labels else placed
+    return {t.number: _ABSENT if at is None else at for t, at in zip(trials, spread, strict=True)}
+
+
+def _draw_parallel_axis(axis: Axes, position: int, name: str, scale: _Scale) -> None:
+    axis.plot([position, position], [0, 1], color="black", linewidth=0.9, zorder=3)
+    head = _wrapped(name) + (f"\n{scale.note.strip()}" if scale.note else "")
+    axis.text(position, 1.06, head, ha="center", va="bottom", fontsize=9)
+    for height, label in scale.marks():
+        _boxed(axis, position, height, label)
+
+
+def _boxed(axis: Axes, x: float, y: float, text: str, *, colour: str = "black") -> None:
+    box = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.8}
+    axis.text(x + 0.03, y, text, fontsize=8, va="center", ha="left", color=colour, bbox=box, zorder=4)
+
+
+# --- what was stopped ----------------------------------------------------------------------------
+
+
+def _learning_curves(search: _Search) -> Figure | None:
+    """The objective after each epoch of each trial."""
+    courses = [trial for trial in search.trials if trial.intermediate and trial.outcome in TRAINED]
+    if len(courses) < FEWEST:
+        return None
+    figure, (axis,) = _panels(1, 1, width=8.6, height=4.6, right=1.5)
+    epochs = sum(max(trial.intermediate) for trial in courses)
+    _say(
+        figure,
+        search,
+        f"{_capital(search.metric)} after each epoch; the best trial is thick",
+        f"{epochs} epochs in all",
+    )
+    for kind, outcomes, line, cross in (
+        ("pruned", {"pruned"}, _FAINT, _GREY),
+        ("failed", {"failed", "out_of_memory"}, "#efb48f", _RED),
+    ):
+        ended = [trial for trial in courses if trial.outcome in outcomes]
+        for trial in ended:
+            _draw_course(axis, trial, color=line, linewidth=1.0, zorder=1)
+        if ended:
+            last = [max(trial.intermediate) for trial in ended]
+            figures = [trial.intermediate[epoch] for trial, epoch in zip(ended, last, strict=True)]
+            axis.plot(last, figures, "x", color=cross, markersize=5, zorder=5, label=f"{kind} here")
+    if search.complete:
+        scores = [search.score(trial) for trial in search.complete]
+        colours = _Colours(min(scores), max(scores), reverse=search.sign < 0)
+        for trial in search.complete:
+            is_best = trial is search.best
+            _draw_course(
+                axis, trial, color=colours.of(search.score(trial)), linewidth=3 if is_best else 1.3, zorder=2 + is_best
+            )
+        _colour_bar(figure, colours, f"{search.metric}, final")
+    _dress(axis, "epoch", search.metric)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(search.complete) < len(courses):
+        axis.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def _draw_course(axis: Axes, trial: Trial, **style: Any) -> None:
+    epochs = sorted(trial.intermediate)
+    marker = "o" if len(epochs) == 1 else None
+    axis.plot(epochs, [trial.intermediate[epoch] for epoch in epochs], marker=marker, markersize=3, **style)
+
+
+# --- what memory took ----------------------------------------------------------------------------
+
+
+def _memory(search: _Search) -> Figure | None:
+    """Forecast against measured peaks."""
+    pairs = [(row["needed_bytes"], held) for row in search.rows if row["needed_bytes"] and (held := held_bytes(row))]
+    if len(pairs) < FEWEST:
+        return None
+    errors = [forecast / held - 1 for forecast, held in pairs]
+    figure, (axis,) = _panels(1, 1, width=6.4, height=5.0)
+    middle = statistics.median(map(abs, errors))
+    over, under = max(0.0, *errors), max(0.0, *(-error for error in errors))
+    _say(
+        figure,
+        search,
+        f"Memory: the forecast is {100 * middle:.1f} % off (median of {len(pairs)} trials)",
+        f"at most {100 * over:.1f} % over, {100 * under:.1f} % under",
+    )
+    forecasts, measured = ([pair[side] / _GIB for pair in pairs] for side in (0, 1))
+    # The same scale on both axes, so that the diagonal is what a right forecast is.
+    low, high = _range([*forecasts, *measured], margin=0.12)
+    ends = np.array([low, high])
+    axis.fill_between(ends, 0.9 * ends, 1.1 * ends, color="#eeeeee", zorder=0, label="10 % over or under")
+    axis.plot(ends, ends, color=_GREY, linewidth=1, zorder=1)
+    axis.scatter(forecasts, measured, s=30, c=_BLUE, edgecolors="white", linewidths=0.7, zorder=3, label="a trial")
+    if search.budget_bytes and low < search.budget_bytes / _GIB < high:
+        axis.axvline(search.budget_bytes / _GIB, color=_ORANGE, linestyle="--", linewidth=1.4, label="budget")
+    _dress(axis, "forecast peak, calibrated, GiB", "measured peak, GiB")
+    axis.set_xlim(low, high)
+    axis.set_ylim(low, high)
+    axis.legend(frameon=False, fontsize=9, loc="upper left")
+    return figure
+
+
+def held_bytes(row: Row) -> float | None:
+    """What the process of a trial held at its peak; None if that was not measured."""
+    peaks: Mapping[str, float] = row["peaks"]
+    known = peaks.get("vram/peak_process_bytes") or peaks.get("memory/peak_rss_bytes")
+    reserved = peaks.get("vram/peak_reserved_bytes")
+    if known is None and reserved is not None:  # the driver does not tell: the context is taken to be the default's
+        return reserved + DEFAULTS["cuda"][1]
+    return known
+
+
+PICTURES: dict[str, Callable[[_Search], Figure | None]] = {
+    "history": _history,
+    "importances": _importances,
+    "slices": _slices,
+    "parallel": _parallel,
+    "learning_curves": _learning_curves,
+    "memory": _memory,
+}
+
+# --- names and scales ----------------------------------------------------------------------------
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """The shortest ends of dotted keys that still tell them apart."""
+    keys = list(keys)
+
+    def end(key: str, num_parts: int) -> str:
+        return ".".join(key.split(".")[-num_parts:])
+
+    names = {}
+    for key in keys:
+        lengths = range(1, key.count(".") + 2)
+        names[key] = next(end(key, n) for n in lengths if sum(end(other, n) == end(key, n) for other in keys) == 1)
+    return names
+
+
+def choice_labels(choices: Sequence[Any]) -> tuple[list[str], str]:
+    """Labels of choices, and a note with what all of them have in common, which the labels then leave out.
+
+    `swinv2_tiny_window8` and `swinv2_base_window8` are `tiny` and `base`, with the note `swinv2_*_window8`.
+    """
+    labels = [_label(choice) for choice in choices]
+    if len(choices) < 2 or not all(isinstance(choice, str) for choice in choices):
+        return labels, ""
+    words = [label.split("_") for label in labels]
+    fewest = min(map(len, words))
+    first = _num_common(words, fewest - 1)
+    last = _num_common([word[::-1] for word in words], fewest - 1 - first)
+    if first + last == 0:
+        return labels, ""
+    middle = ["_".join(word[first : len(word) - last]) for word in words]
+    return middle, "_".join([*words[0][:first], "*", *words[0][len(words[0]) - last :]])
+
+
+def _num_common(words: Sequence[Sequence[str]], most: int) -> int:
+    return next((n for n in range(most) if len({word[n] for word in words}) > 1), max(0, most))
+
+
+def _label(value: Any) -> str:
+    plain = unfrozen(value)
+    if isinstance(plain, list):
+        return "[" + ", ".join(_label(item) for item in plain) + "]"
+    return plain if isinstance(plain, str) else shown(plain)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Where values of a parameter stand on an axis; choices stand at 0, 1, 2 ... in the order of the space."""
+
+    parameter: Parameter
+    labels: Sequence[str]  # of choices
+    note: str
+    positions: Mapping[Any, int]
+
+    @classmethod
+    def of(cls, parameter: Parameter) -> _Scale:
+        if isinstance(parameter, Range):
+            return cls(parameter, (), "", {})
+        labels, common = choice_labels(parameter.choices)
+        note = f"\n{common}" if common else ""
+        return cls(parameter, labels, note, {identified(c): i for i, c in enumerate(parameter.choices)})
+
+    def place(self, value: Any) -> float | None:
+        """On the axis; None for a value that the space does not hold."""
+        if isinstance(self.parameter, Choices):
+            at = self.positions.get(identified(value))
+            return None if at is None else float(at)
+        return float(value) if isinstance(value, (int, float)) else None
+
+    def share(self, value: Any) -> float | None:
+        """From 0 at the low end of the axis to 1 at the high end."""
+        at = self.place(value)
+        if at is None:
+            return None
+        if isinstance(self.parameter, Choices):
+            return (at + 0.5) / len(self.labels)
+        low, high = float(self.parameter.low), float(self.parameter.high)
+        if self.parameter.log:
+            return math.log(at / low) / math.log(high / low)
+        return (at - low) / (high - low)
+
+    def marks(self) -> list[tuple[float, str]]:
+        """Labels along the axis, with their places from 0 to 1."""
+        if isinstance(self.parameter, Choices):
+            return [((i + 0.5) / len(self.labels), label) for i, label in enumerate(self.labels)]
+        low, high = float(self.parameter.low), float(self.parameter.high)
+        middle = math.sqrt(low * high) if self.parameter.log else (low + high) / 2
+        return [(0.0, f"{low:g}"), (0.5, f"{middle:.2g}"), (1.0, f"{high:g}")]
+
+    def dress(self, along: Any, axis: Axes) -> None:
+        """Ticks and limits of the axis that this parameter lies along."""
+        if isinstance(self.parameter, Choices):
+            turned = sum(map(len, self.labels)) > 30
+            along.set_ticks(
+                range(len(self.labels)),
+                self.labels,
+                rotation=22 if turned else 0,
+                ha="right" if turned else "center",
+                fontsize=8,
+            )
+            axis.set_xlim(-0.5, len(self.labels) - 0.5)
+            axis.grid(visible=False, axis="x")  # trials of one choice are spread beside its mark
+            return
+        low, high = float(self.parameter.low), float(self.parameter.high)
+        if self.parameter.log:
+            axis.set_xscale("log")
+            axis.set_xlim(low / (high / low) ** 0.04, high * (high / low) ** 0.04)
+            ticks = [low, math.sqrt(low * high), high] if high / low < 100 else None
+            if ticks is not None:
+                along.set_ticks(ticks, [f"{tick:.2g}" for tick in ticks])
+                along.set_minor_locator(NullLocator())
+        else:
+            margin = 0.04 * (high - low)
+            axis.set_xlim(low - margin, high + margin)
+            along.set_major_locator(MaxNLocator(4, integer=self.parameter.whole))
+
+
+def _spread(places: Sequence[float | None], width: float = 0.4) -> list[Any]:
+    """Places that fall together, drawn apart evenly over a width, in their order; None stays None."""
+    together = Counter(places)
+    seen: Counter[float | None] = Counter()
+    apart: list[float | None] = []
+    for place in places:
+        seen[place] += 1
+        share = (seen[place] - 0.5) / together[place] - 0.5
+        apart.append(None if place is None else place + width * share)
+    return apart
+
+
+def _values(search: _Search, key: str) -> set[Any]:
+    trials = [*search.complete, *search.pruned]
+    return {identified(trial.suggestion[key]) if key in trial.suggestion else None for trial in trials}
+
+
+def _agreement(search: _Search, key: str) -> float:
+    """How well a parameter orders the complete trials: a correlation of ranks, of group means for choices."""
+    scale = _Scale.of(search.space[key])
+    found = [(scale.share(t.suggestion[key]), search.score(t)) for t in search.complete if key in t.suggestion]
+    pairs = [(at, score) for at, score in found if at is not None]
+    if len(pairs) < FEWEST:
+        return 0.0
+    scores = np.argsort(np.argsort([score for _, score in pairs])).astype(float)
+    if scale.labels:
+        groups = {at: scores[[other == at for other, _ in pairs]].mean() for at, _ in pairs}
+        places = np.array([groups[at] for at, _ in pairs])
+    else:
+        places = np.argsort(np.argsort([at for at, _ in pairs])).astype(float)
+    if places.std() == 0 or scores.std() == 0:
+        return 0.0
+    return abs(float(np.corrcoef(places, scores)[0, 1]))
+
+
+# --- how it is drawn -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Colours:
+    """Values as shades, the best the darkest."""
+
+    low: float
+    high: float
+    reverse: bool
+
+    @property
+    def shades(self) -> Colormap:
+        return _SHADES.reversed() if self.reverse else _SHADES
+
+    @property
+    def scale(self) -> Normalize:
+        return Normalize(self.low, self.high if self.high > self.low else self.low + 1e-9)
+
+    def of(self, value: float) -> Any:
+        return self.shades(self.scale(value))
+
+
+def _panels(
+    num_rows: int,
+    num_columns: int,
+    *,
+    width: float,
+    height: float,
+    left: float = 0.85,
+    right: float = 0.35,
+    top: float = 0.85,
+    bottom: float = 0.65,
+    between: tuple[float, float] = (0.75, 0.7),
+) -> tuple[Figure, list[Axes]]:
+    """A figure of its own, with no state shared with anybody who uses matplotlib in this process; sizes in inches."""
+    across, down = between
+    total_width = left + right + num_columns * width + (num_columns - 1) * across
+    total_height = top + bottom + num_rows * height + (num_rows - 1) * down
+    figure = Figure(figsize=(total_width, total_height), dpi=_DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    figure.subplots_adjust(
+        left=left / total_width,
+        right=1 - right / total_width,
+        bottom=bottom / total_height,
+        top=1 - top / total_height,
+        wspace=across / width,
+        hspace=down / height,
+    )
+    return figure, list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
+
+
+def _say(figure: Figure, search: _Search, title: str, more: str = "") -> None:
+    """What is shown, and of how many trials."""
+    width, height = figure.get_size_inches()
+    count = Counter(trial.outcome for trial in search.trials)
+    counts = ", ".join(f"{count[o]} {o.replace('_', ' ')}" for o in get_args(Outcome) if count[o])
+    caption = f"study {search.title}: {len(search.trials)} trials ({counts})" + (f"; {more}" if more else "")
+    for text, down, style in ((title, 0.12, {"fontsize": 12}), (caption, 0.40, {"fontsize": 9, "color": _GREY})):
+        figure.text(0.15 / width, 1 - down / height, text, ha="left", va="top", **style)
+
+
+def _dress(axis: Axes, x_label: str, y_label: str) -> None:
+    axis.set_xlabel(x_label)
+    axis.set_ylabel(y_label)
+    axis.grid(color="#e4e4e4", linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(axis: Axes) -> None:
+    axis.legend(frameon=False, fontsize=8.5, loc="best")
+
+
+def _ring(axis: Axes, x: float, y: float) -> None:
+    axis.plot(
+        [x], [y], "o", markersize=10, markerfacecolor="none", markeredgecolor="black", markeredgewidth=1.3, zorder=5
+    )
+
+
+def _colour_bar(figure: Figure, colours: _Colours, label: str, *, whole: bool = False) -> None:
+    """A narrow bar at the right edge, as high as the panels."""
+    width = figure.get_size_inches()[0]
+    panels = figure.axes[0].get_position()
+    bottom = min(axis.get_position().y0 for axis in figure.axes)
+    place = (1 - 0.85 / width, bottom, 0.14 / width, panels.y1 - bottom)
+    bar = figure.colorbar(ScalarMappable(colours.scale, colours.shades), cax=figure.add_axes(place), label=label)
+    bar.outline.set_visible(False)
+    if whole:
+        bar.locator = MaxNLocator(integer=True)
+        bar.update_ticks()
+
+
+def _range(values: Sequence[float], margin: float = 0.06) -> tuple[float, float]:
+    """Limits of an axis with some air around the values."""
+    low, high = min(values), max(values)
+    air = margin * (high - low) or margin * abs(high) or margin
+    return low - air, high + air
+
+
+def _wrapped(name: str, width: int = 15) -> str:
+    """A key on several lines, broken after its dots and underscores."""
+    lines, line = [], ""
+    for part in name.replace("_", "_ ").replace(".", ". ").split(" "):
+        if line and len(line) + len(part) > width:
+            lines.append(line)
+            line = ""
+        line += part
+    return "\n".join([*lines, line])
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _saved(figure: Figure, path: Path) -> Path:
+    """As PNG, whole or not at all: the mirror may be reading the one before."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    durable.write_bytes(path, content.getvalue())
+    return path
