@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -126,17 +125,3 @@ def make_deterministic(on: bool, device: torch.device) -> None:
     # A debugging aid, on by default beside determinism, that costs a pass over each new tensor.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not on
-
-
-def flat_params(experiment: Experiment) -> dict[str, Any]:
-    """The spec as one level of dotted keys, as MLflow shows it; lists stay lists."""
-
-    def walk(prefix: str, value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            return {prefix: value}
-        flat: dict[str, Any] = {}
-        for key, inner in value.items():
-            flat |= walk(f"{prefix}.{key}" if prefix else key, inner)
-        return flat
-
-    return walk("", experiment.model_dump(mode="json"))

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from crack_sweeps.errors import TrainingError
-from crack_sweeps.runs.preparation import flat_params
 from crack_sweeps.specs.experiment import Experiment
+from crack_sweeps.specs.loading import flat
 from crack_sweeps.training.loop import TrainingState
 
 
@@ -50,7 +50,7 @@ def prove_suggestion(suggestion: Mapping[str, Any], experiment: Experiment) -> N
     Raises:
         TrainingError: A suggestion did not reach it.
     """
-    settings = flat_params(experiment)
+    settings = flat(experiment)
     for key, asked in suggestion.items():
         found = settings.get(key, "nothing")
         same = math.isclose(found, asked) if _is_number(found) and _is_number(asked) else found == _plain(asked)

@@ -21,10 +21,10 @@ from crack_sweeps.runs.directory import OUTPUTS, RunDirectory, create_run_direct
 from crack_sweeps.runs.environment import describe_environment
 from crack_sweeps.runs.events import EventLog
 from crack_sweeps.runs.finale import Outcome, conclude, validation_scores
-from crack_sweeps.runs.preparation import Prepared, flat_params
+from crack_sweeps.runs.preparation import Prepared
 from crack_sweeps.runs.proof import prove
 from crack_sweeps.runs.record import RunRecord
-from crack_sweeps.specs.loading import dump
+from crack_sweeps.specs.loading import dump, flat
 from crack_sweeps.training.checkpoints import CheckpointFolder
 from crack_sweeps.training.loop import EpochReport, Notice, Report, StepReport, TrainingState, train
 from crack_sweeps.training.peaks import PeakMeter
@@ -143,7 +143,7 @@ def begin_run(
             experiment=membership.experiment,
             shown_as=membership.shown_as,
             parent=membership.parent,
-            params={**flat_params(prepared.experiment), "num_params": prepared.num_params, "precision": precision},
+            params={**flat(prepared.experiment), "num_params": prepared.num_params, "precision": precision},
             tags={
                 "crack_sweeps.run": run.name,
                 "crack_sweeps.fingerprint": origin.fingerprint,

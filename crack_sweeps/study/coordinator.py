@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from crack_sweeps.data.photos import PhotoSet
-from crack_sweeps.errors import NothingFits, StudyError, SweepsError, UserError
+from crack_sweeps.errors import NothingFits, SpecError, StudyError, SweepsError, UserError
 from crack_sweeps.runs.directory import RunDirectory, new_run_name
 from crack_sweeps.runs.events import read_events
 from crack_sweeps.specs.experiment import Experiment
@@ -297,7 +297,12 @@ class Coordinator:
         too_large = {trial.facts.get("shape") for trial in past if trial.outcome == "rejected"}
 
         def fits(candidate: Mapping[str, Any]) -> bool | None:
-            return False if too_large and self._shape(settle(arm, candidate)) in too_large else None
+            if not too_large:
+                return None
+            try:
+                return False if self._shape(settle(arm, candidate)) in too_large else None
+            except SpecError:  # two settings that do not go together; its trial will say so
+                return None
 
         number = len(past)
         suggestion = suggest(
@@ -310,13 +315,13 @@ class Coordinator:
             arm=arm.name,
             fits=fits,
         )
-        experiment = settle(arm, suggestion)
         try:
+            experiment = settle(arm, suggestion)
             foreseen = self.forecaster.peak(experiment)
         except StudyError:  # the forecaster itself is in trouble
             raise
-        except SweepsError as error:  # a network that cannot be built from what was suggested
-            return Trial(arm.name, number, suggestion, "failed", facts={"reason": error.message}), experiment
+        except SweepsError as error:  # settings that do not go together, or of which no network can be built
+            return Trial(arm.name, number, suggestion, "failed", facts={"reason": error.message}), arm.base
         needed = self.calibration.peak(foreseen)
         excess = needed / self.budget_bytes - 1
         mark = fingerprint(experiment)
