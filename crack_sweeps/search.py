@@ -23,6 +23,7 @@ from crack_sweeps.study.forecasts import Forecaster
 from crack_sweeps.study.imports import import_trials
 from crack_sweeps.study.local import LocalExecutor
 from crack_sweeps.study.packing import Packer, read_slots
+from crack_sweeps.study.plan import StudyPlan, find_stored, make_study_plan, scratch_forecaster
 from crack_sweeps.study.store import Store, sqlite_url
 from crack_sweeps.study.warm import processes
 from crack_sweeps.tracking.location import mask, network_file_system, require_local, store_location
@@ -118,7 +119,43 @@ class Settled:
 
 def settle_study(study: str | Path | None, flags: Flags, notify: Notify) -> Settled:
     """Resolve the study, open its photos, see what the machine has."""
-    resolved = resolve_study(
+    resolved = _resolve(study, flags)
+    photos = open_photos(resolved.arms[0].base.data, root=ARTIFACTS, notify=notify)
+    return Settled(resolved, photos, *_machine(resolved))
+
+
+def plan_study(
+    study: str | Path | None = None, *, notify: Notify = lambda _: None, **flags: Unpack[Flags]
+) -> StudyPlan:
+    """What `run_study` would do, in figures; trains nothing and writes nothing (`sweeps study --dry-run`).
+
+    Args:
+        study: As for `run_study`.
+        notify: Given a line of talk now and then.
+        flags: What can be set beside the name.
+    """
+    resolved = _resolve(study, flags)
+    photos = open_photos(resolved.arms[0].base.data, root=ARTIFACTS, draw=False)
+    on, packer, calibration = _machine(resolved)
+    stored = find_stored(resolved, identity(resolved, photos.digest) if photos is not None else None)
+    for warning in photos.warnings if photos is not None else ():
+        notify(f"warning: {warning}")
+    notify("forecasting the memory of the space's shapes ...")
+    with scratch_forecaster(stored, on) as forecaster:
+        return make_study_plan(
+            resolved,
+            photos,
+            stored,
+            on=on,
+            packer=packer,
+            calibration=calibration,
+            peak=forecaster.peak,
+            outputs=OUTPUTS,
+        )
+
+
+def _resolve(study: str | Path | None, flags: Flags) -> ResolvedStudy:
+    return resolve_study(
         study,
         overrides=flags.get("overrides", ()),
         profile=flags.get("profile", "auto"),
@@ -129,18 +166,16 @@ def settle_study(study: str | Path | None, flags: Flags, notify: Notify) -> Sett
         gpu_hours=flags.get("gpu_hours"),
         memory_budget=flags.get("vram_budget"),
     )
-    photos = open_photos(resolved.arms[0].base.data, root=ARTIFACTS, notify=notify)
+
+
+def _machine(resolved: ResolvedStudy) -> tuple[DeviceType, Packer, Calibration]:
+    """What trials would run on, and what is known of memory there."""
     on = device_type_of(resolved.profile)
     slots = read_slots(on)
     if not slots:
         raise DeviceError(f"profile {resolved.profile} needs a GPU, and none is visible", hint="try --profile cpu")
-    return Settled(
-        study=resolved,
-        photos=photos,
-        on=on,
-        packer=Packer(lambda: read_slots(on), jobs=resolved.spec.jobs, limit_bytes=resolved.spec.memory_budget_bytes),
-        calibration=calibrate(slots[0].name if on == "cuda" else host_name(), OUTPUTS, on=on),
-    )
+    packer = Packer(lambda: read_slots(on), jobs=resolved.spec.jobs, limit_bytes=resolved.spec.memory_budget_bytes)
+    return on, packer, calibrate(slots[0].name if on == "cuda" else host_name(), OUTPUTS, on=on)
 
 
 def device_type_of(profile: str) -> DeviceType:
