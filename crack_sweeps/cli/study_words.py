@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Rows = list[tuple[str, str]]
 COLUMNS = ("trial", "settings", "epoch", "now", "best", "memory", "left")
 LONGEST = 24  # characters of a value in a table
+SCORES = ("crack_iou", "crack_f1", "precision", "recall")
 MOST_EPOCHS = 12  # lines of epochs that a person reads
 STATES = {
     "running": "running",
@@ -43,16 +44,16 @@ def short_names(keys: Iterable[str]) -> dict[str, str]:
     return short
 
 
-def said(value: Any) -> str:
-    """A setting's value in a table: fractions with three significant digits."""
+def said(value: Any, *, exact: bool = False) -> str:
+    """A setting's value: in a table fractions have three significant digits and words a limit, `exact` shows all."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float):
-        return f"{value:.3g}"
+        return repr(value) if exact else f"{value:.3g}"
     if isinstance(value, (list, tuple)):
-        return f"[{','.join(said(item) for item in value)}]"
+        return f"[{','.join(said(item, exact=exact) for item in value)}]"
     text = str(value)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+    return text if exact or len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def settings_line(suggestion: Mapping[str, Any], names: Mapping[str, str]) -> str:
@@ -193,7 +194,7 @@ def record_rows(record: StudyRecord, objective: str) -> Rows:
     rows += [
         ("best trial", best["trial"]),
         (objective, figure(best["value"])),
-        *((f"  {key}", said(value)) for key, value in best["suggestion"].items()),
+        *((f"  {key}", said(value, exact=True)) for key, value in best["suggestion"].items()),
         ("run", str(best["run_dir"])),
     ]
     if best["quick_look"]:
@@ -208,7 +209,8 @@ def explanation_rows(why: Explanation) -> Rows:
     """What is known of a trial."""
     rows = [("trial", why.trial), ("outcome", why.said)]
     if why.suggestion is not None:
-        rows += [("asked for", ""), *((f"  {key}", said(value)) for key, value in why.suggestion.items())]
+        asked = [(f"  {key}", said(value, exact=True)) for key, value in why.suggestion.items()]
+        rows += [("asked for", ""), *asked]
     else:
         rows.append(("asked for", "not written down yet"))
     if why.seed is not None:
@@ -277,6 +279,4 @@ def _told(key: str, value: Any) -> str:
         return human_bytes(value)
     if key == "seconds":
         return human_seconds(value)
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value) if isinstance(value, str) else said(value)
+    return f"{value:.4f}" if key in SCORES else said(value, exact=True)
