@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.storages import InMemoryStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -44,14 +44,16 @@ Fits = Callable[[Mapping[str, Any]], bool | None]
 
 MAX_DRAWS = 8  # tries to avoid what is known not to fit; half of a space may not, and one in 256 tries fails then
 CLEARLY_OVER = 0.22  # log of the estimated need over the budget, a quarter: less is for the forecast to say
+NUM_FORECASTS = 100  # newest, that the estimate is made of
 RIDGE = 0.3  # regularisation of that estimate; .1 to 1 gave as many rejections
 OUT_OF_MEMORY_EXCESS = 0.1  # what a trial is taken to have needed over the budget when smaller batches did not help
 CONSTRAINT = "memory"  # the one key of the constraint on every trial: GP refuses trials that differ in theirs
 
 # How much of a long history a sampler sees: the best, which TPE's good half is taken from (25 at most, by its gamma),
-# and the newest, which weigh most in its other half. TPE takes 25 ms and GP .8 s with this many; CMA-ES replays.
-NUM_BEST = {"tpe": 100, "gp": 40, "cmaes": 0, "random": 0}
-NUM_NEWEST = {"tpe": 200, "gp": 60, "cmaes": 1000, "random": 0}
+# and the newest, which weigh most in its other half. Fewer for GP, which takes most of a second for 70 all the same;
+# for CMA-ES the best are where the replay of the newest starts.
+NUM_BEST = {"tpe": 50, "gp": 40, "cmaes": 10, "random": 0}
+NUM_NEWEST = {"tpe": 150, "gp": 60, "cmaes": 300, "random": 0}
 
 
 def suggest(
@@ -135,7 +137,7 @@ def _drawn(space: Mapping[str, Parameter], asked: _Asked, derived: Derived) -> d
         values = _modelled(open_, asked, derived) if asked.model != "random" and open_ else {}
         for key in keys:
             along = asked.axes[key]
-            value = values[key] if key in values else _at_random(key, along.distribution, derived)
+            value = values[key] if key in values else _at_random(along, derived(key))
             suggestion[key] = along.decoded(value)
     return {key: suggestion[key] for key in space if key in suggestion}
 
@@ -149,13 +151,22 @@ def _groups(space: Mapping[str, Parameter]) -> list[list[str]]:
 
 
 def _derived(*parts: object) -> int:
-    """A seed from what identifies a draw; never from hash(), which differs between processes."""
+    """A seed of 32 bits from what identifies a draw; never from hash(), which differs between processes."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big")
 
 
-def _at_random(key: str, distribution: BaseDistribution, derived: Derived) -> Any:
-    view, asking = _view((), Objective()), _asking(0)
-    return RandomSampler(seed=derived(key)).sample_independent(view, asking, key, distribution)
+def _at_random(along: Axis, seed: int) -> Any:
+    """Any value of the parameter, all as likely (by magnitude, where it is searched so)."""
+    share = seed / 2**32  # in [0, 1)
+    parameter = along.parameter
+    if isinstance(parameter, Choices):
+        texts = list(along.texts.values())
+        return texts[int(share * len(texts))]
+    step = _step(parameter)
+    if step is None or parameter.log:
+        return _from_unit(along, share)
+    num_values = round((parameter.high - parameter.low) / step) + 1
+    return parameter.low + int(share * num_values) * step
 
 
 # --- what is learned from -------------------------------------------------------------------------
@@ -218,7 +229,9 @@ def _optuna(
     if not any(trial.state.is_finished() for trial in trials):
         return {}
     sampler: BaseSampler = kind(seed=seed, n_startup_trials=0)
-    return sampler.sample_relative(_view(trials, asked.objective), _asking(asked.number), distributions)
+    view = _View(trials, StudyDirection.MAXIMIZE if _sign(asked.objective) > 0 else StudyDirection.MINIMIZE)
+    asking = _frozen(asked.number, TrialState.RUNNING, params={}, distributions={}, reported={})
+    return sampler.sample_relative(Study("view", view, sampler), asking, distributions)
 
 
 def _told(
@@ -273,15 +286,6 @@ def _frozen(
         system_attrs={},
         intermediate_values=dict(reported),
     )
-
-
-def _asking(number: int) -> FrozenTrial:
-    return _frozen(number, TrialState.RUNNING, params={}, distributions={}, reported={})
-
-
-def _view(trials: Sequence[FrozenTrial], objective: Objective) -> Study:
-    direction = StudyDirection.MAXIMIZE if objective.direction == "maximize" else StudyDirection.MINIMIZE
-    return Study("view", _View(trials, direction), sampler=RandomSampler(seed=0))
 
 
 class _View(InMemoryStorage):
@@ -375,8 +379,12 @@ def _from_unit(along: Axis, share: float) -> float:
     assert isinstance(parameter, Range)
     low, high = float(parameter.low), float(parameter.high)
     value = low * (high / low) ** share if parameter.log else low + share * (high - low)
-    step = parameter.step or (1 if parameter.whole else None)
+    step = _step(parameter)
     return value if step is None else low + round((value - low) / step) * step
+
+
+def _step(parameter: Range) -> float | None:
+    return 1 if parameter.step is None and parameter.whole else parameter.step
 
 
 # --- memory ---------------------------------------------------------------------------------------
@@ -388,7 +396,7 @@ def _need(axes: Mapping[str, Axis], trials: Sequence[Trial]) -> Callable[[Mappin
     TPE keeps away from what was rejected only when it has learned the objective as well; this rough estimate spares
     it the clear cases. None where nothing was too large so far: then there is nothing to keep away from.
     """
-    forecast = [(trial, excess) for trial in trials[-300:] if (excess := _excess(trial)) is not None]
+    forecast = [(trial, excess) for trial in trials[-NUM_FORECASTS:] if (excess := _excess(trial)) is not None]
     if all(excess <= 0 for _, excess in forecast):
         return None
     features = np.array([_features(axes, trial.suggestion) for trial, _ in forecast])
