@@ -13,11 +13,11 @@ from typing import Literal
 from crack_sweeps.errors import DeviceError, StoreError
 from crack_sweeps.runs.directory import OUTPUTS, RunDirectory, all_runs
 from crack_sweeps.specs.profiles import choose_profile
+from crack_sweeps.study.folder import STUDIES, all_studies
 from crack_sweeps.tracking.location import require_local, store_location
 from crack_sweeps.tracking.state import EVENTS, first_event, left_open, unsent
 from crack_sweeps.training.nvml import detect_machine, gpus
 
-STUDIES = Path("studies")
 RESERVE_BYTES = 5 * 10**9  # below this a long training is likely to meet a full disk
 _FLOORS = {"torch": (2, 10), "mlflow": (3, 17, 2)}  # releases before these have known holes
 Verdict = Literal["ok", "warning", "error"]
@@ -100,6 +100,7 @@ def _store() -> Finding:
 def _runs(outputs: Path, studies: Path) -> Iterator[Finding]:
     for study in _studies(studies):
         yield from _sending(study, f"study {study.name}")
+    yield from _books(studies, outputs, write=False)
     num_runs = 0
     for run in all_runs(outputs=outputs):
         num_runs += 1
@@ -107,6 +108,25 @@ def _runs(outputs: Path, studies: Path) -> Iterator[Finding]:
         if run.status() in ("RUNNING", "KILLED") and not run.is_running() and not _belongs_to_a_study(run):
             yield Finding(run.name, "ok", "did not finish", f"sweeps run --resume-from {run.name}")
     yield Finding("runs", "ok", f"{num_runs} under {outputs}")
+
+
+def _books(studies: Path, outputs: Path, *, write: bool) -> Iterator[Finding]:
+    """What does not agree between a study's store, its ledger and its runs; with `write`, what was put right."""
+    for folder in all_studies(root=studies):
+        if folder.is_running():
+            continue
+        elsewhere = folder.read_facts()["storage"]
+        if elsewhere is not None:
+            yield Finding(f"study {folder.name}", "ok", f"its trials are in {elsewhere}, which was not looked at")
+            continue
+        from crack_sweeps.study.repair import repair
+        from crack_sweeps.study.store import database_of, sqlite_url
+
+        for flaw in repair(folder, sqlite_url(database_of(folder)), outputs=outputs, write=write):
+            if write:
+                yield Finding(flaw.subject, "ok", f"put right: {flaw.text}")
+            else:
+                yield Finding(flaw.subject, "warning", flaw.text, "sweeps doctor --fix")
 
 
 def _sending(run: RunDirectory, subject: str) -> Iterator[Finding]:
@@ -142,6 +162,7 @@ def fix(*, outputs: Path = OUTPUTS, studies: Path = STUDIES) -> Iterator[Finding
     from crack_sweeps.tracking.connection import Refused, StoreConnection
     from crack_sweeps.tracking.mirror import Busy, send
 
+    yield from _books(studies, outputs, write=True)
     store: StoreConnection | None = None
     for run, subject in [
         *((study, f"study {study.name}") for study in _studies(studies)),

@@ -24,9 +24,9 @@ from crack_sweeps.study.imports import import_trials
 from crack_sweeps.study.local import LocalExecutor
 from crack_sweeps.study.packing import Packer, read_slots
 from crack_sweeps.study.plan import StudyPlan, find_stored, make_study_plan, scratch_forecaster
-from crack_sweeps.study.store import Store, sqlite_url
+from crack_sweeps.study.store import Store, database_of, sqlite_url
 from crack_sweeps.study.warm import processes
-from crack_sweeps.tracking.location import mask, network_file_system, require_local, store_location
+from crack_sweeps.tracking.location import mask, require_local, store_location
 from crack_sweeps.tracking.start import MirrorHandle, start_study_mirror
 from crack_sweeps.training.footprint import DeviceType
 from crack_sweeps.training.nvml import detect_machine, visible_gpus
@@ -249,24 +249,6 @@ def searching(
             if isinstance(update, StudyEnded) and mirror is not None and not mirror.wait(MIRROR_PATIENCE_S):
                 notify("MLflow has not taken everything yet; `sweeps doctor --fix` sends what is missing")
             yield update
-
-
-def database_of(folder: StudyFolder) -> Path:
-    """Where Optuna's SQLite file is; SWEEPS_STORE moves it to a local disk.
-
-    Raises:
-        StoreError: It would be on a network file system, where SQLite loses writes.
-    """
-    moved = os.environ.get("SWEEPS_STORE")
-    path = Path(moved) / "studies" / folder.name / "optuna.db" if moved else folder.database
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kind = network_file_system(path)
-    if kind is not None:
-        raise StoreError(
-            f"{path.parent} is on a network file system ({kind}), where SQLite loses trials",
-            hint="name a local folder with SWEEPS_STORE=/local/folder, or a server with --storage",
-        )
-    return path
 
 
 def tell_study(study: ResolvedStudy, settled: Settled, opened: Opened, notify: Notify) -> None:

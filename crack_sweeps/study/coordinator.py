@@ -217,6 +217,12 @@ class Coordinator:
                 self.executor.kill()
                 self._journal.end("FAILED", f"{type(error).__name__}: {error}")
                 raise
+            if reason is None:
+                yield Notice("drawing figures")
+                from crack_sweeps.study.figures import draw_figures  # matplotlib, needed at the end alone
+
+                self._journal.artifacts(draw_figures(self.folder, self.store, self.study), "figures")
+            self._journal.artifacts([self.folder.ledger])
             self._journal.end("FINISHED" if reason is None else "KILLED", reason)
             yield StudyEnded(
                 self.folder, reason, self._num_trained(), self._count("failed", "out_of_memory"), self._best_row()

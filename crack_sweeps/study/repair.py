@@ -55,6 +55,9 @@ def repair(folder: StudyFolder, url: str, *, outputs: Path, write: bool) -> Iter
         StudyError: A coordinator is at work.
         StoreError: The store cannot be opened.
     """
+    if not write and url.startswith("sqlite") and not _file_of(url).is_file():
+        yield Flaw(f"study {folder.name}", f"its database {_file_of(url)} is gone")
+        return
     study = folder.read_study()
     try:
         lock = folder.lock().acquire(blocking=False)
@@ -143,3 +146,7 @@ def _from_row(row: Mapping[str, Any], arm: Arm, number: int) -> Trial:
 
 def _name(folder: StudyFolder, study: ResolvedStudy, trial: Trial) -> str:
     return trial_name(folder, study.arms[0].name, trial.arm, trial.number)
+
+
+def _file_of(url: str) -> Path:
+    return Path(url.removeprefix("sqlite:///"))

@@ -19,8 +19,9 @@ from crack_sweeps.errors import StoreError, StudyError
 from crack_sweeps.specs.study import Objective
 from crack_sweeps.specs.study_loading import Arm
 from crack_sweeps.study.distributions import encoded_suggestion
+from crack_sweeps.study.folder import StudyFolder
 from crack_sweeps.study.history import Outcome, Trial
-from crack_sweeps.tracking.location import mask
+from crack_sweeps.tracking.location import mask, network_file_system
 
 Answer = TypeVar("Answer")
 
@@ -171,6 +172,24 @@ class Store:
 def sqlite_url(path: Path) -> str:
     """The address of a SQLite file."""
     return f"sqlite:///{os.path.abspath(path)}"
+
+
+def database_of(folder: StudyFolder) -> Path:
+    """Where Optuna's SQLite file is; SWEEPS_STORE moves it to a local disk.
+
+    Raises:
+        StoreError: It would be on a network file system, where SQLite loses writes.
+    """
+    moved = os.environ.get("SWEEPS_STORE")
+    path = Path(moved) / "studies" / folder.name / "optuna.db" if moved else folder.database
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = network_file_system(path)
+    if kind is not None:
+        raise StoreError(
+            f"{path.parent} is on a network file system ({kind}), where SQLite loses trials",
+            hint="name a local folder with SWEEPS_STORE=/local/folder, or a server with --storage",
+        )
+    return path
 
 
 def _open(url: str) -> RDBStorage:

@@ -1,0 +1,97 @@
+"""What a crash left between store, ledger and runs is found and put right; twice is once, and nothing goes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from crack_sweeps.specs.experiment import Experiment
+from crack_sweeps.specs.study_loading import ResolvedStudy
+from crack_sweeps.study.folder import StudyFolder
+from crack_sweeps.study.ledger import read_rows
+from crack_sweeps.study.repair import Flaw, repair
+from crack_sweeps.study.store import sqlite_url
+
+if TYPE_CHECKING:
+    from conftest import Bench  # beside this file
+
+GIB = 1 << 30
+
+
+@pytest.fixture
+def searched(bench: Bench) -> tuple[ResolvedStudy, StudyFolder]:
+    """A study of six trials and a rejection or more."""
+
+    def bytes_of(experiment: Experiment) -> int:
+        return 2 * GIB if experiment.training.loss.dice_weight == 0.4 else GIB // 2
+
+    def objective(experiment: Experiment, epoch: int) -> float:
+        return min(0.9, 30 * experiment.training.learning_rate) * (1 - 0.5**epoch)
+
+    study = bench.resolve(trials=6)
+    _, trials, folder = bench.run(study, objective, bytes_of=bytes_of, budget_bytes=GIB)
+    for order in trials.orders:  # what a real trial writes of itself
+        run = Path("artifacts/outputs") / order.run_name
+        (run / "environment.json").write_text(json.dumps({"study": order.membership["study"]}))
+    return study, folder
+
+
+def flaws(folder: StudyFolder, *, write: bool) -> list[Flaw]:
+    return list(repair(folder, sqlite_url(folder.database), outputs=Path("artifacts/outputs"), write=write))
+
+
+def test_a_study_that_ended_well_has_no_flaw(searched: tuple[ResolvedStudy, StudyFolder]) -> None:
+    assert flaws(searched[1], write=False) == []
+
+
+def test_a_lost_ledger_is_written_anew(searched: tuple[ResolvedStudy, StudyFolder]) -> None:
+    folder = searched[1]
+    before = {row["trial"]: without_place(row) for row in read_rows(folder)}
+    folder.ledger.rename(folder.path / "aside")
+    assert len(flaws(folder, write=False)) == len(before)
+    assert not list(read_rows(folder)), "looking changes nothing"
+    assert len(flaws(folder, write=True)) == len(before)
+    assert {row["trial"]: without_place(row) for row in read_rows(folder)} == before
+    assert flaws(folder, write=True) == []
+
+
+def test_a_lost_database_is_rebuilt_from_runs_and_ledger(
+    bench: Bench, searched: tuple[ResolvedStudy, StudyFolder]
+) -> None:
+    study, folder = searched
+    before = [(t.number, t.suggestion, t.outcome, t.value) for t in bench.trials(study, folder)]
+    for path in folder.path.glob("optuna.db*"):
+        path.rename(path.with_name(f"aside-{path.name}"))
+    [flaw] = flaws(folder, write=False)
+    assert "is gone" in flaw.text
+    assert not folder.database.exists(), "looking makes nothing"
+    assert len(flaws(folder, write=True)) == len(before)
+    assert [(t.number, t.suggestion, t.outcome, t.value) for t in bench.trials(study, folder)] == before
+    assert flaws(folder, write=True) == []
+
+
+def test_a_trial_whose_coordinator_died_before_it_told_is_told(bench: Bench) -> None:
+    study = bench.resolve(trials=4)
+    asked = iter([None] * 6 + ["SIGTERM"] * 100)
+    _, _, folder = bench.run(study, lambda _, epoch: 0.1 * epoch, stop=lambda: next(asked))
+    running = next(trial for trial in bench.trials(study, folder) if trial.outcome == "running")
+    run = Path("artifacts/outputs") / running.facts["run"]
+    (run / "metrics.json").write_text(
+        json.dumps({"metrics": {"val/crack_iou": 0.5}, "reason": None, "duration_s": 1.0, "vram": {}})
+    )
+    events = (run / "events.jsonl").read_bytes().splitlines()
+    ended = {**json.loads(events[-1]), "status": "FINISHED", "reason": None}
+    (run / "events.jsonl").write_bytes(b"\n".join([*events[:-1], json.dumps(ended).encode()]) + b"\n")
+
+    found = flaws(folder, write=True)
+    assert [flaw.text for flaw in found][:1] == ["its run is over (complete), the store says running"]
+    told = bench.trials(study, folder)[running.number]
+    assert (told.outcome, told.value) == ("complete", 0.5)
+    assert flaws(folder, write=True) == []
+
+
+def without_place(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in ("seq", "time_ms")}
