@@ -98,7 +98,7 @@ def trace_step(
     amp_dtype: torch.dtype | None = torch.bfloat16,
     channels_last: bool = False,
 ) -> StepTrace:
-    """Run the model forward, in training mode, on fake tensors, and add up what autograd keeps.
+    """Run the model forward, in training mode, on tensors without contents, and add up what autograd keeps.
 
     Storages count once, and the model's parameters and buffers not at all. The largest temporary is an estimate: when
     the backward pass is at an operation, all that was kept up to there is alive, beside the gradients of that
@@ -115,16 +115,15 @@ def trace_step(
     was_training = model.training
     model.train()
     try:
-        with FakeTensorMode(allow_non_fake_inputs=True):
-            tensors = {
-                name: _fake_copy(tensor, device_type, channels_last)
-                for name, tensor in model.state_dict(keep_vars=True).items()
-            } | {name: _fake_copy(buffer, device_type, channels_last) for name, buffer in model.named_buffers()}
-            image_B3HW = torch.empty(shape_B3HW, device=device_type)
-            if channels_last:
-                image_B3HW = image_B3HW.contiguous(memory_format=torch.channels_last)
-            mask_B1HW = torch.empty((shape_B3HW[0], 1, *shape_B3HW[2:]), device=device_type)
-            tally = _Tally([*tensors.values(), image_B3HW, mask_B1HW])
+        with FakeTensorMode():  # keeps torch from opening CUDA for a factory's device; sees no tensor itself
+            device = torch.device(device_type, 0) if device_type == "cuda" else torch.device(device_type)
+            tensors: dict[str, Tensor] = {
+                name: _hollow_copy(tensor, device, channels_last)
+                for name, tensor in [*model.state_dict(keep_vars=True).items(), *model.named_buffers()]
+            }
+            image_B3HW = _Hollow(_laid_out(torch.empty(shape_B3HW, device="meta"), channels_last), device)
+            mask_B1HW = _Hollow(torch.empty((shape_B3HW[0], 1, *shape_B3HW[2:]), device="meta"), device)
+            tally = _Tally([*tensors.values(), image_B3HW, mask_B1HW], device)
             with torch.autograd.graph.saved_tensors_hooks(tally.keep, _returned), tally:
                 with _autocast(device_type, amp_dtype):
                     logits = functional_call(model, tensors, (image_B3HW,))
@@ -140,14 +139,46 @@ def trace_step(
     )
 
 
+class _Hollow(Tensor):
+    """A tensor that has a shape, a type and a device, which need not be there, and no contents.
+
+    What torch's FakeTensor is, without its checks and caches, which took three quarters of a forecast's time. Autograd
+    and autocast see the device; the kernel sees a tensor of the meta device, whose storage tells who shares memory.
+    """
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # as FakeTensor: in C++
+    meta: Tensor
+
+    @staticmethod
+    def __new__(cls, meta: Tensor, device: torch.device, requires_grad: bool = False) -> _Hollow:
+        hollow: _Hollow = Tensor._make_wrapper_subclass(
+            cls,
+            meta.shape,
+            strides=meta.stride(),
+            storage_offset=meta.storage_offset(),
+            dtype=meta.dtype,
+            device=device,
+            requires_grad=requires_grad,
+        )
+        hollow.meta = meta
+        return hollow
+
+    @classmethod
+    def __torch_dispatch__(  # type: ignore[override]  # torch's stub leaves out the class and the function
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        raise AssertionError(f"{func} outside of a tally")
+
+
 class _Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts storages that autograd keeps, and what each operation would need beside them in the backward pass."""
 
-    def __init__(self, uncounted: list[Tensor]) -> None:
+    def __init__(self, uncounted: list[Tensor], device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self._device = device
         self.saved_bytes = 0
         self.peak_bytes = 0
-        self._seen = {_storage(tensor): tensor.untyped_storage() for tensor in uncounted}  # held, so that no id returns
+        self._seen = {_storage(tensor): _contents(tensor) for tensor in uncounted}  # held, so that no id returns
         self._uncounted = set(self._seen)
         self._gradients_bytes = 0  # of the operation that ran last
         self._gradients_before_bytes = 0  # of the one before it
@@ -157,14 +188,15 @@ class _Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def keep(self, tensor: Tensor) -> Tensor:
         """Called by autograd with each tensor that it keeps for the backward pass."""
+        contents = _contents(tensor)
         if _storage(tensor) not in self._seen:
-            self._seen[_storage(tensor)] = tensor.untyped_storage()
-            self.saved_bytes += tensor.untyped_storage().nbytes()
+            self._seen[_storage(tensor)] = contents
+            self.saved_bytes += contents.untyped_storage().nbytes()
         return tensor
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.close_operation()
-        result = func(*args, **(kwargs or {}))
+        result = self._run(func, args, kwargs or {})
         inputs = {_storage(t): t for t in _tensors(args) if _storage(t) not in self._uncounted}
         outputs = list(_tensors((result,)))
         new = [tensor for tensor in outputs if _storage(tensor) not in inputs]
@@ -174,6 +206,35 @@ class _Tally(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._block is not None and func is torch.ops.aten._to_copy.default and _storage(args[0]) in self._uncounted:
             self._casts_bytes += sum(map(_num_bytes, new))
         return result
+
+    def _run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """The shapes that an operation gives."""
+        hollow: dict[int, _Hollow] = {}  # the arguments, by what they wrap: an operation in place gives one of them
+
+        def unwrap(value: Any) -> Any:
+            if isinstance(value, _Hollow):
+                hollow[id(value.meta)] = value
+                return value.meta
+            if isinstance(value, Tensor):  # a constant of the model
+                return value.to("meta")
+            return type(value)(map(unwrap, value)) if isinstance(value, (list, tuple)) else value
+
+        def wrap(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return hollow[id(value)] if id(value) in hollow else _Hollow(value, self._device)
+            return type(value)(map(wrap, value)) if isinstance(value, (list, tuple)) else value
+
+        asked = kwargs.get("device")
+        with torch._C._DisableTorchDispatch():
+            meta_args, meta_kwargs = unwrap(args), {key: unwrap(value) for key, value in kwargs.items()}
+            if asked is not None and torch.device(asked).type == self._device.type:
+                meta_kwargs["device"] = torch.device("meta")
+            elif not hollow:
+                return func(*args, **kwargs)  # of constants alone
+            results = func(*meta_args, **meta_kwargs)
+            if func is torch.ops.aten.log_sigmoid_forward.default and self._device.type == "cuda":
+                results = results[0], results[1].new_empty(0)  # the buffer beside its result is the processor's alone
+        return wrap(results)
 
     def close_operation(self) -> None:
         """Autograd has kept what the last operation needs: what would its backward pass hold?
@@ -217,12 +278,14 @@ def without_weights(experiment: Experiment) -> Experiment:
     return experiment.model_copy(update={"model": experiment.model.model_copy(update={"encoder_cfg": encoder})})
 
 
-def _fake_copy(tensor: Tensor, device_type: DeviceType, channels_last: bool) -> Tensor:
-    """A tensor of the same shape, strides and type that has no contents; to be called in fake mode."""
-    fake = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device_type)
-    if channels_last and fake.ndim == 4:
-        fake = fake.contiguous(memory_format=torch.channels_last)
-    return fake.requires_grad_(tensor.requires_grad)
+def _hollow_copy(tensor: Tensor, device: torch.device, channels_last: bool) -> _Hollow:
+    """A tensor of the same shape, strides and type that has no contents."""
+    meta = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+    return _Hollow(_laid_out(meta, channels_last), device, tensor.requires_grad)
+
+
+def _laid_out(tensor: Tensor, channels_last: bool) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if channels_last and tensor.ndim == 4 else tensor
 
 
 @contextmanager
@@ -252,8 +315,12 @@ def _tensors(values: Any) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
+def _contents(tensor: Tensor) -> Tensor:
+    return tensor.meta if isinstance(tensor, _Hollow) else tensor
+
+
 def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
+    return int(_contents(tensor).untyped_storage()._cdata)
 
 
 def _num_bytes(tensor: Tensor) -> int:
