@@ -16,7 +16,7 @@ REFRESH_S = 2.0
 STOP_PATIENCE_S = 60.0
 _STUDY = typer.Argument(help="A study's name, with its version or without; the newest if none.", show_default=False)
 _JSON = typer.Option("--json", help="Print one JSON object on stdout.")
-_EITHER = typer.Argument(metavar="TRIAL|RUN", help="STUDY/21, STUDY/ARM/21, or a run's name or unique prefix.")
+_EITHER = typer.Argument(help="STUDY/21, STUDY/ARM/21, or a run's name or unique prefix.")
 
 
 def status(study: Annotated[str | None, _STUDY] = None, json: Annotated[bool, _JSON] = False) -> None:
