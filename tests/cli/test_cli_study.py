@@ -43,7 +43,7 @@ MISTAKES = {
     "explain nothing": (["explain"], "trial", "--help"),
     "explain what is not there": (["explain", "toy/3"], "toy", "none yet"),
     "explain a run that is not there": (["explain", "nothing/here"], "nothing/here", "sweeps study"),
-    "diff of one": (["diff", "toy/1"], "argument 'B'", "--help"),
+    "diff of one": (["diff", "toy/1"], "argument 'b'", "--help"),
     "diff of nothing": (["diff", "a", "b"], "no run is named `a`", "STUDY/21"),
     "a trial that is not there": (["run", "--trial", "toy/3"], "toy", "none yet"),
 }
