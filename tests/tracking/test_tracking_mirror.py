@@ -170,3 +170,32 @@ def test_the_ui_is_a_command_on_loopback_and_refuses_a_server(here: Path, monkey
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host")
     with pytest.raises(StoreError, match=r"http://\*\*\*@host"):
         ui_command(5001)
+
+
+def test_the_ui_opens_on_the_trainings_of_the_experiment_that_ran_last(
+    with_store: Path, make_run: Callable[..., Any], shown: Callable[[], Any]
+) -> None:
+    from crack_sweeps.tracking.connection import StoreConnection
+    from crack_sweeps.tracking.ui import _newest_experiment, page
+
+    assert _newest_experiment(StoreConnection()) is None
+    assert page(5001, None) == "http://127.0.0.1:5001/#/experiments?workflowType=machine_learning"
+    for name, experiment in (("20261122-120000-a-abcdef", "older"), ("20261122-120001-b-abcdef", "newer")):
+        mirror.send(make_run(name).created(experiment=experiment).attempt().finish().path)
+        time.sleep(0.002)  # MLflow orders runs by the millisecond
+    newest = _newest_experiment(StoreConnection())
+    assert newest == shown().client.get_experiment_by_name("newer").experiment_id
+    assert page(5001, newest) == f"http://127.0.0.1:5001/#/experiments/{newest}/runs?workflowType=machine_learning"
+
+
+def test_a_browser_is_opened_on_a_desktop_and_never_over_ssh_or_into_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    from crack_sweeps.tracking.ui import has_desktop
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert has_desktop({"DISPLAY": ":0"})
+    assert has_desktop({"WAYLAND_DISPLAY": "wayland-0"})
+    assert not has_desktop({})
+    assert not has_desktop({"DISPLAY": ":0", "SSH_CONNECTION": "1.2.3.4 5 6.7.8.9 22"})
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    assert not has_desktop({"DISPLAY": ":0"})

@@ -62,7 +62,7 @@ def test_a_logged_model_predicts_like_the_run_holds_no_pickle_and_is_logged_once
             raise ConnectionError("gone")
         return finalize(*arguments)
 
-    monkeypatch.setattr(mirror, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(mlflow.MlflowClient, "finalize_logged_model", die_before_the_end)
     mirror.send(trained.finish().path)
     (trained.path / "tracking.json").unlink()

@@ -176,6 +176,7 @@ def flaky_server(with_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         server.kill()
 
 
+@pytest.mark.slow
 def test_a_server_that_loses_requests_and_answers_gets_each_thing_once(
     flaky_server: str,
     make_run: Callable[..., Any],

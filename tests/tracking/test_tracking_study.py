@@ -363,7 +363,7 @@ def test_a_study_mirror_of_its_own_process_is_killed_started_again_and_done_with
     run = study.trial(0).attempt().epoch(1)
     handle = start_study_mirror(study.path)
     assert os.getsid(handle.pid) == handle.pid, "Ctrl-C in the terminal does not reach it"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while (state := read_state(run.path)) is None or state.run_id is None:
         assert time.monotonic() < deadline, (study.path / "logs" / "mirror.log").read_text()
         time.sleep(0.05)
