@@ -37,6 +37,7 @@ FEWEST = 3  # trials below which a picture says nothing
 FEWEST_FOR_IMPORTANCES = 8  # complete trials; the parameters are compared between the best of them and all
 # PED-ANOVA compares the best tenth with all; its authors want five trials in it.
 TOP_SHARE, TOP_TRIALS = 0.1, 5
+FOREMOST = 20  # lines that stand out from the others
 MOST_AXES = 14  # parallel coordinates side by side that still can be read
 
 # Okabe and Ito's palette (2008).
@@ -153,7 +154,19 @@ def _history(search: _Search) -> Figure | None:
     by_trial.xaxis.set_major_locator(MaxNLocator(integer=True))
     _rug(by_trial, [t.number for t in search.trials if t.outcome == "rejected"], _ORANGE, "rejected: too much memory")
     _rug(by_trial, [t.number for t in search.trials if t.outcome in ("failed", "out_of_memory")], _RED, "failed")
-    _legend(by_trial)
+    width, height = figure.get_size_inches()
+    handles, labels = by_trial.get_legend_handles_labels()
+    corner = (1 - 0.25 / width, 1 - 0.05 / height)  # beside the title: no place among the trials is free for sure
+    figure.legend(
+        handles,
+        labels,
+        loc="upper right",
+        bbox_to_anchor=corner,
+        ncols=3,
+        frameon=False,
+        fontsize=8.5,
+        handletextpad=0.3,
+    )
     return figure
 
 
@@ -245,9 +258,12 @@ def _slices(search: _Search) -> Figure | None:
         figure,
         search,
         f"{_capital(search.metric)} against each parameter",
-        "a cross: pruned, its best epoch; a ring: the best",
+        "crosses on the edge: pruned; a ring: the best",
     )
     names = short_names(search.space)
+    # Scaled to the complete trials: where others were stopped says little beside them.
+    low, high = _range([search.score(trial) for trial in search.complete], margin=0.14)
+    edge = low + 0.035 * (high - low) if search.sign > 0 else high - 0.035 * (high - low)
     colours = _Colours(0, max(1, max(trial.number for trial in search.trials)), reverse=False)
     for number, (key, axis) in enumerate(zip(keys, axes, strict=False)):
         scale = _Scale.of(search.space[key])
@@ -258,7 +274,11 @@ def _slices(search: _Search) -> Figure | None:
                 style = {**style, "c": [colours.of(trial.number) for trial in trials], "edgecolors": "white"}
             placed = [(scale.place(t.suggestion[key]), t) for t in trials]
             xs = _spread([x for x, _ in placed]) if scale.labels else [x for x, _ in placed]
-            at = [(x, search.score(t)) for x, (known, t) in zip(xs, placed, strict=True) if known is not None]
+            at = [
+                (x, search.score(t) if trials is complete else edge)
+                for x, (known, t) in zip(xs, placed, strict=True)
+                if known is not None
+            ]
             axis.scatter(
                 [x for x, _ in at], [y for _, y in at], linewidths=0.7 if trials is complete else 1.0, zorder=2, **style
             )
@@ -271,7 +291,6 @@ def _slices(search: _Search) -> Figure | None:
             axis.tick_params(axis="y", labelleft=False)
     for axis in axes[len(keys) :]:
         axis.set_visible(False)
-    low, high = _range([search.score(trial) for trial in [*search.complete, *search.pruned]])
     for axis in axes:
         axis.set_ylim(low, high)
     _colour_bar(figure, colours, "trial", whole=True)
@@ -303,14 +322,16 @@ def _parallel(search: _Search) -> Figure | None:
     height = {key: _heights(search, key) for key in keys}
     for trial in search.pruned:
         axis.plot(range(len(keys)), [height[k][trial.number] for k in keys], color=_FAINT, linewidth=0.7, alpha=0.7)
-    for trial in sorted(search.complete, key=lambda trial: search.sign * search.score(trial)):
-        is_best = trial is search.best
+    ordered = sorted(search.complete, key=lambda trial: search.sign * search.score(trial))
+    foremost, best = ordered[-FOREMOST:], search.best
+    for trial in ordered:
+        is_best = trial is best
         axis.plot(
             range(len(keys)),
             [height[key][trial.number] for key in keys],
             color=colours.of(search.score(trial)),
             linewidth=3.0 if is_best else 1.3,
-            alpha=1.0 if is_best else 0.85,
+            alpha=1.0 if is_best else 0.85 if trial in foremost else 0.25,
             solid_capstyle="round",
         )
     for position, key in enumerate(keys):
@@ -672,10 +693,6 @@ def _dress(axis: Axes, x_label: str, y_label: str) -> None:
     axis.grid(color="#e4e4e4", linewidth=0.6)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-
-
-def _legend(axis: Axes) -> None:
-    axis.legend(frameon=False, fontsize=8.5, loc="best")
 
 
 def _ring(axis: Axes, x: float, y: float) -> None:

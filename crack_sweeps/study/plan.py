@@ -40,6 +40,7 @@ from crack_sweeps.training.footprint import DeviceType, MemoryForecast
 
 NUM_DRAWN = 400  # random suggestions that stand for the space; each takes 2 ms
 MAX_SHAPES = 24  # forecast for a plan; one takes up to 2 s
+MOST = 0.9  # of a value's suggestions, those that must have been forecast to judge it
 PATIENCE_S = 15.0  # after which no further shape is traced, so that a plan takes half a minute at most
 MAX_SIMULATED = 60  # trials that the pruner is tried on
 NUM_PAST = 20  # runs of this kind that hours are estimated from
@@ -484,7 +485,7 @@ def _survey(arm: Arm, on: DeviceType, peak: Peak, calibration: Calibration, budg
         lowest_bytes=min(needs, default=None),
         highest_bytes=max(needs, default=None),
         rejected_share=over / len(needs) if needs else 0.0,
-        rejected_values=_rejected_values(arm.space, known, budget) if over else (),
+        rejected_values=_rejected_values(arm.space, drawn, budget) if over else (),
         failed=tuple(sorted(set(failed.values()))),
     )
     if not known:  # the base stands for all
@@ -503,21 +504,24 @@ def _draw(arm: Arm, on: DeviceType) -> Iterator[_Drawn]:
         yield _Drawn(suggestion, experiment, shape_key(experiment, on))
 
 
-def _rejected_values(space: Mapping[str, Parameter], known: Sequence[_Drawn], budget: int) -> tuple[RejectedValue, ...]:
+def _rejected_values(space: Mapping[str, Parameter], drawn: Sequence[_Drawn], budget: int) -> tuple[RejectedValue, ...]:
     """Values of choices and of short ranges of whole numbers that are rejected more often than all values together."""
-    overall = statistics.fmean(_over(one, budget) for one in known)
+    overall = statistics.fmean(_over(one, budget) for one in drawn if one.need is not None)
     found: list[RejectedValue] = []
     for key in space:
         by_value: dict[Any, list[_Drawn]] = {}
-        for one in known:
+        for one in drawn:
             if key in one.suggestion:
                 by_value.setdefault(identified(one.suggestion[key]), []).append(one)
         if not 1 < len(by_value) <= MAX_SHAPES:
             continue
         for alike in by_value.values():
-            share = statistics.fmean(_over(one, budget) for one in alike)
+            known = [one for one in alike if one.need is not None]
+            if len(known) < MOST * len(alike):  # too few shapes were forecast to say anything of this value
+                continue
+            share = statistics.fmean(_over(one, budget) for one in known)
             # Chance makes shares of values that matter nothing differ: by less than this in 99 of 100 cases.
-            if share == 1 or share > overall + 2.6 * math.sqrt(overall * (1 - overall) / len(alike)):
+            if share == 1 or share > overall + 2.6 * math.sqrt(overall * (1 - overall) / len(known)):
                 found.append(RejectedValue(key, alike[0].suggestion[key], share))
     return tuple(sorted(found, key=lambda value: -value.share))
 
