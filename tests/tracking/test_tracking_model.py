@@ -14,7 +14,7 @@ from crack_sweeps.evaluation.tiles import predict_image
 from crack_sweeps.models.build import build_model
 from crack_sweeps.specs.experiment import Experiment
 from crack_sweeps.specs.loading import dump
-from crack_sweeps.tracking import mirror, model
+from crack_sweeps.tracking import mirror, model, patience
 from crack_sweeps.tracking.quiet import quiet_mlflow
 from crack_sweeps.training.checkpoints import CheckpointFolder
 
