@@ -51,8 +51,8 @@ _BACKWARD = 2  # a backward pass costs about two forward passes
 # Without past runs: crops that a device trains per second, of which side, by a net of how many weights. CPU: the hybrid
 # with SwinV2-tiny, window 8, one of two AVX-512 cores in float32 (LOG). CUDA: no measurement stands behind it.
 ASSUMED: dict[DeviceType, tuple[float, int, float, str]] = {
-    "cpu": (2.45, 128, 33e6, "2.5 crops of 128 px a second and core by the hybrid with SwinV2-tiny"),
-    "cuda": (80.0, 256, 33e6, "80 crops of 256 px a second and GPU by the hybrid with SwinV2-tiny, a guess"),
+    "cpu": (2.45, 128, 31e6, "2.5 crops of 128 px a second and core by the hybrid with SwinV2-tiny"),
+    "cuda": (80.0, 256, 31e6, "80 crops of 256 px a second and GPU by the hybrid with SwinV2-tiny, a guess"),
 }
 Peak = Callable[[Experiment], MemoryForecast]
 
@@ -226,7 +226,9 @@ class StudyPlan:
         if memory.lowest_bytes is not None and memory.highest_bytes is not None:
             shapes = f"{human_bytes(memory.lowest_bytes)} to {human_bytes(memory.highest_bytes)}; {shapes}"
         over = f"{100 * memory.rejected_share:.0f} % of random suggestions" if memory.rejected_share else "none"
-        if not memory.num_forecast:
+        if 0 < memory.num_forecast < memory.num_shapes:
+            over += ", as far as forecast"
+        elif not memory.num_forecast:
             over = "not known: no shape of the space was forecast in time"
         rows = [
             (f"arm {arm.name}", f"around {arm.base}"),
