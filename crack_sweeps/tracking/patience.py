@@ -23,6 +23,7 @@ class Patience:
         self._pause_s = FIRST_PAUSE_S
         self._not_before = 0.0
         self._over_since: float | None = None
+        self._silent_since: float | None = None
 
     def store_may_answer(self) -> bool:
         """Whether it is time for a try."""
@@ -35,6 +36,7 @@ class Patience:
     def answered(self) -> None:
         """The store has answered."""
         self._pause_s = FIRST_PAUSE_S
+        self._silent_since = None
 
     def sleep(self) -> None:
         """Wait until the next try."""
@@ -47,8 +49,12 @@ class Patience:
             MirrorError: It has not for too long after the end.
         """
         log.warning("%s; next try in %.0f s", error, self._pause_s)
-        if self._over_since is not None and time.monotonic() + self._pause_s - self._over_since > self._give_up_s:
+        now = time.monotonic()
+        self._silent_since = self._silent_since or now  # what the tries before took is not the store's silence
+        if self._over_since is not None and now + self._pause_s > self._give_up_s + max(
+            self._over_since, self._silent_since
+        ):
             hint = "the run directory has everything; `sweeps doctor --fix` sends it later"
             raise MirrorError(f"gave up after {self._give_up_s:.0f} s: {error}", hint=hint) from error
-        self._not_before = time.monotonic() + self._pause_s
+        self._not_before = now + self._pause_s
         self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
