@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 from filelock import Timeout
 
@@ -32,6 +32,7 @@ from crack_sweeps.training.footprint import DeviceType
 from crack_sweeps.training.nvml import detect_machine, visible_gpus
 
 ARTIFACTS = Path("artifacts")
+LOCK_PATIENCE_S = 2.0  # somebody may be looking whether the study is running, which takes its lock for a moment
 MIRROR_PATIENCE_S = 120.0  # after the last trial; what is not sent by then goes on in the background
 Notify = Callable[[str], None]
 Stop = Callable[[], str | None]
@@ -44,7 +45,7 @@ class Flags(TypedDict, total=False):
     data: Path | None
     profile: str
     trials: int | None
-    jobs: int | None
+    jobs: int | Literal["auto"] | None
     gpu_hours: float | None
     vram_budget: str | None
     storage: str | None
@@ -216,7 +217,7 @@ def searching(
     tell_study(resolved, settled, opened, notify)
     with ExitStack() as stack:
         try:
-            stack.enter_context(folder.lock().acquire(blocking=False))
+            stack.enter_context(folder.lock().acquire(timeout=LOCK_PATIENCE_S))
         except Timeout:
             lease = folder.read_lease()
             who = f"process {lease.pid} on {lease.host}" if lease is not None else "another process"

@@ -19,7 +19,7 @@ def doctor(
 
     if fix:
         for done in examination.fix():
-            console.say(f"fixed  {done.subject}: {done.text}")
+            console.say(f"{'fixed' if done.verdict == 'ok' else done.verdict}  {done.subject}: {done.text}")
     findings = list(examination.examine())
     if json:
         from dataclasses import asdict

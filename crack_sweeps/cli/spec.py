@@ -82,7 +82,7 @@ def check(
 
 @app.command()
 def schema(
-    of: Annotated[Kind, typer.Argument(metavar="[experiment|study]", help="Of what.")] = Kind.experiment,
+    of: Annotated[Kind, typer.Argument(metavar="[KIND]", help="experiment or study.")] = Kind.experiment,
 ) -> None:
     """Print the JSON schema of experiments or of studies, for editors."""
     from json import dumps

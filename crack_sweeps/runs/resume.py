@@ -18,6 +18,8 @@ def newest_alike(
     wanted = (fingerprint, seed, data_digest, weights_sha256)
     for run in all_runs(outputs=outputs):
         facts = run.read_environment()
+        if facts.get("study") is not None:  # its study goes on with it
+            continue
         if (facts["fingerprint"], facts["seed"], facts["data"]["digest"], facts["weights_sha256"]) == wanted:
             return run
     return None

@@ -30,6 +30,7 @@ from crack_sweeps.training.loop import EpochReport, Notice, Report, StepReport, 
 from crack_sweeps.training.peaks import PeakMeter
 
 MLFLOW_EXPERIMENT = "runs"
+LOCK_PATIENCE_S = 2.0  # somebody may be looking whether the run is running, which takes its lock for a moment
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def proceed(
         SweepsError: The training failed; the reason is in the record too.
         filelock.Timeout: Another process trains this run.
     """
-    with run.lock().acquire(blocking=False), closing(EventLog(run.events)) as log:
+    with run.lock().acquire(timeout=LOCK_PATIENCE_S), closing(EventLog(run.events)) as log:
         book = RunBook(run, prepared, log, log_model=log_model)
         try:
             yield from _proceed(prepared, run, book, stop)

@@ -205,7 +205,7 @@ class Coordinator:
             closing(Ledger(self.folder)) as self._ledger,
             closing(StudyJournal(self.folder, self.study, self.photos)) as self._journal,
         ):
-            self._journal.attempt()
+            self._journal.attempt(self.spec.budget)
             yield from self._recover()
             yield StudyBegan(
                 self.folder, self._num_trained(), self.spec.budget.trials, len(self._running), self.packer.jobs
@@ -218,7 +218,6 @@ class Coordinator:
                 self._journal.end("FAILED", f"{type(error).__name__}: {error}")
                 raise
             if reason is None:
-                yield Notice("drawing figures")
                 from crack_sweeps.study.figures import draw_figures  # matplotlib, needed at the end alone
 
                 self._journal.artifacts(draw_figures(self.folder, self.store, self.study), "figures")
@@ -366,11 +365,13 @@ class Coordinator:
         yield Launched(trial, self._name(trial), experiment.training.epochs, placement, running.adopted)
 
     def _order(self, trial: Trial, experiment: Experiment, placement: Placement) -> Order:
+        workers = min(experiment.data.num_workers, placement.threads - 1)  # results do not depend on them
+        data = experiment.data.model_copy(update={"num_workers": workers})
         return Order(
             key=self._key(trial),
             run_name=trial.facts["run"],
             outputs=self.outputs,
-            experiment=experiment,
+            experiment=experiment.model_copy(update={"data": data}),
             origin={
                 "source": str(self.study.source),
                 "profile": self.study.profile,
@@ -384,7 +385,7 @@ class Coordinator:
             forecast=asdict(self.forecaster.peak(experiment)),
             gpu=placement.gpu,
             memory_fraction=placement.memory_fraction,
-            threads=placement.threads,
+            threads=placement.threads - workers,
         )
 
     def _membership(self, trial: Trial) -> dict[str, Any]:
