@@ -75,6 +75,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_photos(tmp_path_factory.mktemp("photos") / "set")
 
 
+@pytest.fixture(scope="session")
+def toy() -> str:
+    """The toy study's file."""
+    return TOY
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory with no store named by the environment, and the toy study in it."""
