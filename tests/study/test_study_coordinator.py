@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from crack_sweeps.errors import NothingFits, NotFiniteError, OutOfMemory
+from crack_sweeps.errors import NotFiniteError, NothingFits, OutOfMemory
 from crack_sweeps.runs.events import read_events
 from crack_sweeps.specs.experiment import Experiment
 from crack_sweeps.study.coordinator import EpochDone, Launched, Rejected, StudyEnded, TrialEnded
@@ -17,7 +17,7 @@ from crack_sweeps.study.ledger import read_rows
 from crack_sweeps.study.packing import Slot
 
 if TYPE_CHECKING:
-    from conftest import Bench  # beside this file
+    from stand_in_study import Bench
 
 GIB = 1 << 30
 
@@ -40,7 +40,7 @@ def test_a_study_trains_as_many_trials_as_it_was_told_to(bench: Bench) -> None:
     assert isinstance(updates[-1], StudyEnded)
     assert updates[-1].reason is None
     assert [row["number"] for row in read_rows(folder)] == list(range(8))
-    best = max((row["value"] for row in read_rows(folder) if row["value"] is not None))
+    best = max(row["value"] for row in read_rows(folder) if row["value"] is not None)
     assert updates[-1].best is not None
     assert updates[-1].best["value"] == best
 
@@ -133,7 +133,8 @@ def test_a_repeated_suggestion_becomes_an_extra_seed_under_the_first(bench: Benc
     toy = Path("studies/toy.yaml")
     text = toy.read_text()
     start = text.index("  training.learning_rate:")
-    toy.write_text(text[:start] + "  training.loss.dice_weight: {choices: [0.0, 1.0]}\n" + text[text.index("sampler:") :])
+    small = "  training.loss.dice_weight: {choices: [0.0, 1.0]}\n"
+    toy.write_text(text[:start] + small + text[text.index("sampler:") :])
     study = bench.resolve(trials=6)
     _, trials, folder = bench.run(study, lambda e, _: 0.5 + 0.1 * e.training.loss.dice_weight)
     by_setting: dict[float, list[Any]] = {}

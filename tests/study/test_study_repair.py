@@ -16,7 +16,7 @@ from crack_sweeps.study.repair import Flaw, repair
 from crack_sweeps.study.store import sqlite_url
 
 if TYPE_CHECKING:
-    from conftest import Bench  # beside this file
+    from stand_in_study import Bench
 
 GIB = 1 << 30
 
