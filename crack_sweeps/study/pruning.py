@@ -67,8 +67,9 @@ def rungs(pruner: Pruner, num_epochs: int) -> list[int]:
 def bracket(number: int, num_brackets: int, *, seed: int, arm: str) -> int:
     """The bracket that a trial is dealt to, from 0, where every rung counts, to the last, where none does.
 
-    All are as likely. The paper gives each as many epochs, so that most trials are in bracket 0; over 30 trials whose
-    first epochs say little about their last that ended with a worse best trial (tests/benchmarks).
+    All are as likely. The paper gives each as many epochs, so that most trials are in bracket 0. On the benchmark of
+    the search, the best of 30 trials was .734 so (13 whole trainings), .740 with even brackets (20), .724 with bracket
+    0 alone (9) and .740 where nothing was stopped (30): first epochs say too little about last ones.
     """
     digest = hashlib.sha256(repr(("bracket", seed, arm, number)).encode()).digest()
     return int.from_bytes(digest[:8], "big") % num_brackets

@@ -124,7 +124,7 @@ def test_the_best_of_60_random_trainings_is_reached_in_a_third_of_their_epochs()
         "tpe + median": Pruner(name="median"),
         "tpe, none stopped": Pruner(name="none"),
     }.items():
-        studies = [study(seed, pruner, 60) for seed in range(NUM_SEEDS)]
+        studies = [study(seed, pruner, 80) for seed in range(NUM_SEEDS)]
         reached = [epochs_until(trials, target) for trials, target in zip(studies, targets, strict=True)]
         shares[label] = [epochs / (NUM_RANDOM * NUM_EPOCHS) for epochs in reached]
         thirty = [trials[:30] for trials in studies]
