@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from crack_sweeps.study.coordinator import Coordinator, Machinery, StudyEnded, S
 from crack_sweeps.study.folder import Opened, StudyFolder, open_folder
 from crack_sweeps.study.forecasts import Forecaster
 from crack_sweeps.study.imports import import_trials
+from crack_sweeps.study.ledger import read_rows
 from crack_sweeps.study.local import LocalExecutor
 from crack_sweeps.study.packing import Packer, read_slots
 from crack_sweeps.study.plan import StudyPlan, find_stored, make_study_plan, scratch_forecaster
@@ -213,6 +213,7 @@ def searching(
         },
     )
     folder, facts = opened.folder, opened.folder.read_facts()
+    refuse_other_storage(opened, storage)
     url = storage or sqlite_url(database_of(folder))
     tell_study(resolved, settled, opened, notify)
     with ExitStack() as stack:
@@ -250,6 +251,25 @@ def searching(
             if isinstance(update, StudyEnded) and mirror is not None and not mirror.wait(MIRROR_PATIENCE_S):
                 notify("MLflow has not taken everything yet; `sweeps doctor --fix` sends what is missing")
             yield update
+
+
+def refuse_other_storage(opened: Opened, storage: str | None) -> None:
+    """A study goes on where its trials are: elsewhere it would begin anew under the same name.
+
+    Raises:
+        UserError: Another storage was typed than it began with, or its database is gone.
+    """
+    folder, kept = opened.folder, opened.folder.read_facts()["storage"]
+    given = mask(storage) if storage is not None else None
+    if kept != given:
+        where = kept or database_of(folder).as_posix()
+        hint = f"type --storage {kept} (with its password)" if kept is not None else "leave --storage out"
+        raise UserError(f"study {folder.name} keeps its trials in {where}, not in {given or 'its folder'}", hint=hint)
+    if kept is None and not database_of(folder).is_file() and any(read_rows(folder)):
+        raise UserError(
+            f"study {folder.name}: its database {database_of(folder)} is gone, and its ledger has trials",
+            hint="`sweeps doctor --fix` rebuilds it from ledger and runs; or set SWEEPS_STORE as it was",
+        )
 
 
 def tell_study(study: ResolvedStudy, settled: Settled, opened: Opened, notify: Notify) -> None:

@@ -1,0 +1,62 @@
+"""A study from the outside, as `sweeps study` calls it: where its trials are kept, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crack_sweeps import search
+from crack_sweeps.errors import StoreError, UserError
+from crack_sweeps.study.folder import find_study
+from crack_sweeps.study.ledger import read_rows
+
+
+@pytest.fixture
+def flags(here: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The toy study with two short trials, and no mirror."""
+    monkeypatch.setattr(search, "_mirror", lambda *_: None)
+    return {"data": photos, "profile": "none", "trials": 2, "jobs": 1, "overrides": ["training.epochs=1"]}
+
+
+@pytest.mark.timeout(300)
+def test_a_study_runs_in_processes_of_its_own_and_goes_on_only_where_its_trials_are(
+    here: Path, flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = search.run_study("toy", **flags)
+    assert (record.study, record.status, record.num_trained, record.num_failed) == ("toy", "FINISHED", 2, 0)
+    folder = find_study("toy")
+    rows = list(read_rows(folder))
+    assert record.best is not None
+    assert record.best["value"] == max(row["value"] for row in rows)
+    for row in rows:
+        run = Path(row["run_dir"])
+        assert (run / "checkpoints/best_model.pth").is_file()
+        assert row["peaks"]["memory/peak_rss_bytes"] > 0
+        assert not list(run.parent.glob("*.log")), "a trial that has nothing to complain of leaves no log"
+
+    with pytest.raises(UserError, match="keeps its trials in studies/toy/optuna.db, not in sqlite:///other.db"):
+        search.run_study("toy", storage="sqlite:///other.db", **flags)
+    assert not Path("other.db").exists()
+    folder.database.rename(here / "aside.db")
+    with pytest.raises(UserError, match="is gone, and its ledger has trials"):
+        search.run_study("toy", **flags)
+
+
+def test_on_a_network_file_system_a_study_is_refused_with_the_way_out(
+    flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crack_sweeps.study.store.network_file_system", lambda _: "nfs4")
+    with pytest.raises(StoreError, match="network file system") as caught:
+        search.run_study("toy", **flags)
+    assert caught.value.exit_code == 2
+    assert "SWEEPS_STORE" in (caught.value.hint or "")
+    assert "--storage" in (caught.value.hint or "")
+
+
+def test_a_storage_that_cannot_be_used_is_named_without_its_password(flags: dict[str, Any]) -> None:
+    with pytest.raises(StoreError) as caught:
+        search.run_study("toy", storage="postgresql://me:hunter2secret@nowhere.invalid/db", **flags)
+    assert "hunter2secret" not in str(caught.value)
+    assert "--storage" in (caught.value.hint or "")
