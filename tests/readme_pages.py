@@ -9,7 +9,8 @@ from typing import Any
 
 REPO = Path(__file__).resolve().parent.parent
 README = REPO / "README.md"
-LAYERS = ("errors", "durable", "console", "specs", "data", "models", "evaluation", "training", "runs", "tracking", "study")
+ROOMS_OF_WORK = ("specs", "data", "models", "evaluation", "training", "runs", "tracking", "study")
+LAYERS = ("errors", "durable", "console", *ROOMS_OF_WORK)
 ROOMS = (*LAYERS, "doctor", "api", "search", "cli")
 
 

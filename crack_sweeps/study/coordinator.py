@@ -1,15 +1,15 @@
 """The coordinator: asks for suggestions, launches trials, judges each epoch, keeps the books. One process per study.
 
 Everything that it decides is a function of what is stored, and each thing is stored before it is acted upon. So it may
-be killed between any two lines: the next coordinator reads the store, adopts the trials that have not ended, and goes on
-as if nothing had happened.
+be killed between any two lines: the next coordinator reads the store, adopts the trials that have not ended, and goes
+on as if nothing had happened.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -227,7 +227,7 @@ class Coordinator:
                 self.folder, reason, self._num_trained(), self._count("failed", "out_of_memory"), self._best_row()
             )
 
-    def _search(self, stop: Stop) -> Iterator[StudyUpdate]:
+    def _search(self, stop: Stop) -> Generator[StudyUpdate, None, str | None]:
         reason: str | None = None
         while True:
             if reason is None and (reason := stop()) is not None:
@@ -236,9 +236,9 @@ class Coordinator:
                         self.executor.answer(key, Leave(reason))
             if reason is None:
                 yield from self._fill()
-            if not any(running.launched for running in self._running.values()):
-                if reason is not None or not self._running:
-                    return reason
+            at_work = any(running.launched for running in self._running.values())
+            if not at_work and (reason is not None or not self._running):
+                return reason
             for message in self.executor.wait(POLL_S):
                 yield from self._hear(message, stopping=reason is not None)
 
@@ -274,7 +274,7 @@ class Coordinator:
             return False
         return self._num_trained() + len(self._running) < self.spec.budget.trials
 
-    def _next_trial(self) -> Iterator[StudyUpdate | Any]:
+    def _next_trial(self) -> Generator[StudyUpdate, None, _Running | None]:
         """Ask for suggestions until one fits; the others are told as rejected, so that the sampler learns."""
         arm = self.study.arms[0]
         for _ in range(MAX_REJECTIONS):

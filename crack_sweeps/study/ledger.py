@@ -26,7 +26,9 @@ class Ledger:
 
     def __init__(self, folder: StudyFolder) -> None:
         self._log = EventLog(folder.ledger)
-        self._seconds = {(row["arm"], row["number"]): row["duration_s"] for row in read_rows(folder)}
+        self._seconds: dict[tuple[str, int], float] = {}
+        for row in read_rows(folder):
+            self._seconds[row["arm"], row["number"]] = row["duration_s"]
 
     def __contains__(self, key: tuple[str, int]) -> bool:
         return key in self._seconds

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from crack_sweeps.errors import StudyError
 from crack_sweeps.study.executor import Answer, Gone, Key, Message, Order
@@ -50,14 +51,14 @@ class LocalExecutor:
 
     def wait(self, timeout_s: float) -> Sequence[Message]:
         """Messages as they come; `Gone` for each process that has ended and said all."""
-        waiting: dict[object, Key] = {}
+        waiting: dict[Any, Key] = {}  # what to wait for: a connection, or the number of a process's end
         for key, trial in self._trials.items():
             waiting[trial.process.sentinel if trial.connection.closed else trial.connection] = key
         if not waiting:
             time.sleep(timeout_s)
             return []
         messages: list[Message] = []
-        for ready in wait(list(waiting), timeout=timeout_s):  # type: ignore[call-overload]
+        for ready in wait(list(waiting), timeout=timeout_s):
             messages += self._hear(waiting[ready])
         return messages
 

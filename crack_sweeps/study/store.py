@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -106,19 +107,21 @@ class Store:
     def note(self, trial: Trial, **facts: Any) -> None:
         """More facts about a trial."""
         trial_id = self._ids[trial.arm, trial.number]
-        for key, value in facts.items():
-            self._try(lambda key=key, value=value: self._storage.set_trial_user_attr(trial_id, key, value))
+        self._set_attributes(trial_id, facts)
 
     def finish(self, trial: Trial) -> None:
         """The trial's outcome and facts first, its state last: what is half done is done again."""
         trial_id = self._ids[trial.arm, trial.number]
-        for key, value in _attributes(trial).items():
-            self._try(lambda key=key, value=value: self._storage.set_trial_user_attr(trial_id, key, value))
+        self._set_attributes(trial_id, _attributes(trial))
         value = trial.value
         if value is None and STATES[trial.outcome] == TrialState.PRUNED and trial.intermediate:
             value = trial.intermediate[max(trial.intermediate)]  # as Optuna itself writes a pruned trial
         values = None if value is None else [value]
         self._try(lambda: self._storage.set_trial_state_values(trial_id, STATES[trial.outcome], values))
+
+    def _set_attributes(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
+        for key, value in attributes.items():
+            self._try(partial(self._storage.set_trial_user_attr, trial_id, key, value))
 
     def close(self) -> None:
         """Give the connections back."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 
 PRELOADED = "crack_sweeps.study.trial"  # imports torch, timm, albumentations and the rest of a training
 HAS_FORK_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
 
 
-def processes() -> BaseContext:
+def processes() -> ForkServerContext | SpawnContext:
     """What to start processes with. The server, where there is one, starts at the first call and imports meanwhile.
 
     Ctrl-C and a scheduler's SIGTERM reach the whole process group. The coordinator hears them and tells its trials;

@@ -76,7 +76,7 @@ def test_what_was_built_otherwise_is_stopped(
 def test_a_suggestion_that_did_not_reach_the_experiment_is_stopped(experiment: Experiment) -> None:
     prove_suggestion({"training.learning_rate": experiment.training.learning_rate}, experiment)
     prove_suggestion({"model.decoder_cfg.channels": (16, 8, 8)}, experiment)
-    with pytest.raises(TrainingError, match="suggested as 0.5, but the experiment has"):
+    with pytest.raises(TrainingError, match=r"suggested as 0\.5, but the experiment has"):
         prove_suggestion({"training.learning_rate": 0.5}, experiment)
     with pytest.raises(TrainingError, match="has nothing"):
         prove_suggestion({"training.no_such_rate": 0.5}, experiment)

@@ -36,7 +36,7 @@ def test_a_study_runs_in_processes_of_its_own_and_goes_on_only_where_its_trials_
         assert row["peaks"]["memory/peak_rss_bytes"] > 0
         assert not list(run.parent.glob("*.log")), "a trial that has nothing to complain of leaves no log"
 
-    with pytest.raises(UserError, match="keeps its trials in studies/toy/optuna.db, not in sqlite:///other.db"):
+    with pytest.raises(UserError, match=r"keeps its trials in studies/toy/optuna\.db, not in sqlite:///other\.db"):
         search.run_study("toy", storage="sqlite:///other.db", **flags)
     assert not Path("other.db").exists()
     folder.database.rename(here / "aside.db")
