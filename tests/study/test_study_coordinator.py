@@ -124,7 +124,8 @@ def test_what_is_over_the_budget_is_rejected_before_launch_and_costs_no_training
     assert sum(trial.outcome == "rejected" for trial in stored) == len(rejected)
 
 
-def test_where_nothing_fits_it_says_what_the_smallest_needs(bench: Bench) -> None:
+def test_where_nothing_fits_it_says_what_the_smallest_needs(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crack_sweeps.study.coordinator.MAX_REJECTIONS", 15)
     with pytest.raises(NothingFits, match=r"suggestions in a row need more than the memory budget of 1.00 GiB; the "):
         bench.run(bench.resolve(), good_at(0.003), bytes_of=lambda _: 3 * GIB, budget_bytes=GIB)
 
