@@ -101,7 +101,7 @@ def _by_hyperband(
         return GO_ON
     share = SHARES.get(pruner.reduction_factor, f"1/{pruner.reduction_factor}")
     rule = f"the best {share} ({bar:.4g}) of {len(field)} trials at this rung"
-    return Verdict(False, f"epoch {last}: {own:.4g} is {'below' if up else 'above'} {rule}")
+    return Verdict(False, f"{own:.4g} is {'below' if up else 'above'} {rule}")
 
 
 def _by_median(trial: Trial, peers: Sequence[Trial], pruner: Pruner, objective: Objective) -> Verdict:
@@ -119,7 +119,7 @@ def _by_median(trial: Trial, peers: Sequence[Trial], pruner: Pruner, objective: 
     if own == middle or (own > middle) == up:
         return GO_ON
     rule = f"the median ({middle:.4g}) of {len(field)} trials at this epoch"
-    return Verdict(False, f"epoch {last}: {own:.4g} is {'below' if up else 'above'} {rule}")
+    return Verdict(False, f"{own:.4g} is {'below' if up else 'above'} {rule}")
 
 
 def _best(trial: Trial, epoch: int, objective: Objective) -> float | None:

@@ -61,14 +61,14 @@ def test_hyperband_stops_what_is_below_the_best_third_and_says_so() -> None:
     # With it there are 9 at the rung of epoch 1; the best 3 go on.
     assert verdict(curve(strict, 0.65, outcome="running"), EIGHT) == Verdict(True)
     stopped = verdict(curve(strict, 0.55, outcome="running"), EIGHT)
-    assert stopped == Verdict(False, "epoch 1: 0.55 is below the best third (0.6) of 9 trials at this rung")
+    assert stopped == Verdict(False, "0.55 is below the best third (0.6) of 9 trials at this rung")
 
 
 def test_the_direction_of_the_verdict_is_the_studys() -> None:
     strict = in_bracket(0, num_brackets=3)
     assert verdict(curve(strict, 0.25, outcome="running"), EIGHT, "minimize") == Verdict(True)
     stopped = verdict(curve(strict, 0.35, outcome="running"), EIGHT, "minimize")
-    assert stopped == Verdict(False, "epoch 1: 0.35 is above the best third (0.3) of 9 trials at this rung")
+    assert stopped == Verdict(False, "0.35 is above the best third (0.3) of 9 trials at this rung")
 
 
 def test_equal_figures_go_on_so_that_a_first_epoch_without_a_crack_stops_nobody() -> None:
@@ -140,7 +140,7 @@ def test_median_stops_below_the_median_once_enough_have_ended() -> None:
     fifth = curve(4, 0.4, outcome="pruned")
     assert verdict(trial, [*four, curve(4, 0.4, outcome="running")], name="median") == Verdict(True)
     stopped = verdict(trial, [*four, fifth], name="median")
-    assert stopped == Verdict(False, "epoch 1: 0.2 is below the median (0.4) of 5 trials at this epoch")
+    assert stopped == Verdict(False, "0.2 is below the median (0.4) of 5 trials at this epoch")
     assert verdict(trial, [*four, fifth], name="median", min_epochs=2) == Verdict(True)
     assert verdict(trial, [*four, fifth], "minimize", name="median") == Verdict(True)
 
