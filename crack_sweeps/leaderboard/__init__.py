@@ -1,0 +1,1 @@
+"""Who wins, and is it real: statistics, ranking, the report."""
