@@ -14,6 +14,7 @@ from crack_sweeps.specs.words import printable
 
 MAX_BYTES = 1 << 20  # a long experiment has 4 KiB
 MAX_DEPTH = 50  # an experiment has 4 levels
+TOO_DEEP_FOR_LIBYAML = "exceeded maximum nesting depth"  # from 0.2.6 on its scanner stops at 1,000 before we see it
 MAX_ALIASES = 16  # 16 aliases, nested as cleverly as may be, make some hundred copies; an alias bomb needs 80
 
 NULL = re.compile(r"^(?:~|null|Null|NULL|)$")
@@ -52,6 +53,8 @@ def parse(text: str, *, source: str) -> Any:
         return _Document(source).build(yaml.parse(text, Loader=PARSER))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if error.problem == TOO_DEEP_FOR_LIBYAML:
+            _refuse_depth(source, mark)
         _refuse(
             source, mark, f"is not YAML: {error.problem or error.context}", "check indentation, quotes and brackets"
         )
@@ -139,9 +142,7 @@ class _Document:
     def _open(self, event: yaml.MappingStartEvent | yaml.SequenceStartEvent) -> None:
         self._no_tag(event)
         if len(self.stack) >= MAX_DEPTH:
-            _refuse(
-                self.source, event.start_mark, f"is nested deeper than {MAX_DEPTH} levels", "settings have 4 levels"
-            )
+            _refuse_depth(self.source, event.start_mark)
         self.stack.append(_Node({} if isinstance(event, yaml.MappingStartEvent) else [], event))
 
     def _scalar(self, event: yaml.ScalarEvent) -> None:
@@ -208,6 +209,10 @@ def _copy(value: Any) -> Any:
 def _refuse(source: str, mark: Any, problem: str, hint: str | None) -> NoReturn:
     place = source if mark is None else f"{source}:{mark.line + 1}"
     raise SpecError(printable(f"{place}: {problem}"), hint=hint)
+
+
+def _refuse_depth(source: str, mark: Any) -> NoReturn:
+    _refuse(source, mark, f"is nested deeper than {MAX_DEPTH} levels", "settings have 4 levels")
 
 
 # --- writing -------------------------------------------------------------------------------------
