@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -41,6 +42,7 @@ class RunBook:
         self._attempts = 0
         self._told_micro_batch = prepared.experiment.training.batch_size
         self._last_epoch = 0
+        self._speeds: list[float] = []  # images/s of each epoch
         self._final: set[str] = set()  # final events that are written
         for event in read_events(run.events):
             if event["kind"] == "attempt":
@@ -48,6 +50,7 @@ class RunBook:
             elif event["kind"] == "epoch":
                 self._last_epoch = event["epoch"]
                 self._keep_highest(event["metrics"])
+                self._keep_speed(event["metrics"])
             elif event["kind"] in ("metrics", "model"):
                 self._final.add(event["kind"])
             elif event["kind"] == "artifact":
@@ -73,6 +76,7 @@ class RunBook:
         if report is not None and report["epoch"] > self._last_epoch:
             self._log.append("epoch", **report)
             self._last_epoch = report["epoch"]
+            self._keep_speed(report["metrics"])
 
     def note(self, text: str) -> Notice:
         """Tell something that a person should know."""
@@ -94,6 +98,10 @@ class RunBook:
             if name.endswith("_bytes"):
                 self.peaks[name] = max(value, self.peaks.get(name, 0.0))
 
+    def _keep_speed(self, metrics: Mapping[str, float]) -> None:
+        if "images_per_s" in metrics:
+            self._speeds.append(metrics["images_per_s"])
+
     def write_vram(self) -> None:
         """Store forecast and measured peaks side by side."""
         content = {"source": self.memory_source, "peaks": self.peaks, "forecast": asdict(self.prepared.forecast)}
@@ -103,7 +111,7 @@ class RunBook:
         """All is done: final figures, files and model, then the end.
 
         Args:
-            metrics: Final figures, `val/...` and `floor/...`.
+            metrics: Final figures: `val/...`, `floor/...`, and of a finalist `test/...`.
             threshold: Chosen on validation.
             files: What to show in the tracker, and in which folder of it.
         """
@@ -161,5 +169,6 @@ class RunBook:
             best_epoch=progress.best_epoch,
             num_epochs=progress.epoch,
             num_params=prepared.num_params,
+            images_per_s=statistics.median(self._speeds) if self._speeds else None,
             commit=self.run.read_environment()["commit"],
         )

@@ -56,6 +56,11 @@ class RunDirectory:
         return self.path / "scores.parquet"
 
     @property
+    def test_scores(self) -> Path:
+        """Scores of each test image; only a study's finalists have them."""
+        return self.path / "scores_test.parquet"
+
+    @property
     def vram(self) -> Path:
         """Memory: forecast, measured peaks, and how they were measured."""
         return self.path / "vram.json"

@@ -10,7 +10,7 @@ import pyarrow.parquet
 from torch import nn
 
 from crack_sweeps.evaluation.curves import precision_recall_curve, training_curves
-from crack_sweeps.evaluation.evaluate import each_photo, gather, predictor, same_few
+from crack_sweeps.evaluation.evaluate import PhotoCounts, each_photo, gather, predictor, same_few
 from crack_sweeps.evaluation.floors import floors
 from crack_sweeps.evaluation.overlays import write_overlays
 from crack_sweeps.evaluation.scores import choose_threshold, score, score_table
@@ -26,7 +26,8 @@ class Outcome:
     """What a finished run found.
 
     Args:
-        metrics: `val/...` over all validation photos at the threshold; `floor/...` what needs no learning.
+        metrics: `val/...` over all validation photos at the threshold; `floor/...` what needs no learning; `test/...`
+            where the test photos were scored.
         threshold: Chosen on those photos.
         files: Pictures and tables, each with the folder it is shown in.
     """
@@ -60,19 +61,29 @@ def validation_scores(prepared: Prepared, model: nn.Module, *, batch_size: int) 
 
 
 def conclude(
-    prepared: Prepared, run: RunDirectory, vault: CheckpointFolder, *, batch_size: int
+    prepared: Prepared, run: RunDirectory, vault: CheckpointFolder, *, batch_size: int, score_test: bool = False
 ) -> Iterator[tuple[int, int] | Outcome]:
-    """Score the best weights; yields (photos done, photos in all) and at the end the outcome."""
+    """Score the best weights; yields (photos done, photos in all) and at the end the outcome.
+
+    Args:
+        prepared: The training.
+        run: Its directory.
+        vault: Where the best weights are.
+        batch_size: Tiles on the device at once.
+        score_test: Score the test photos too, at the threshold that validation chose. For a study's finalists: what
+            has been chosen by its test score has no test score any more.
+    """
     model = prepared.model
     trained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.load_state_dict(vault.load_best()["model"])
     photos, rule = prepared.photos.split("val"), prepared.photos.rule
+    tested = prepared.photos.split("test") if score_test else ()
     predict = predict_with(prepared, model, batch_size)
-    parts = []
-    for part in each_photo(predict, photos, rule):
+    parts: list[PhotoCounts] = []
+    for part in each_photo(predict, (*photos, *tested), rule):
         parts.append(part)
-        yield len(parts), len(photos)
-    scored = gather(parts)
+        yield len(parts), len(photos) + len(tested)
+    scored = gather(parts[: len(photos)])
     threshold = choose_threshold(scored.counts)
     metrics = {f"val/{name}": value for name, value in score(scored, threshold).items()}
     for floor, figures in floors(photos, rule).items():
@@ -80,6 +91,11 @@ def conclude(
 
     pyarrow.parquet.write_table(score_table(scored, threshold), run.scores)
     files: list[tuple[Path, str]] = [(run.scores, "")]
+    if tested:
+        on_test = gather(parts[len(photos) :])
+        metrics |= {f"test/{name}": value for name, value in score(on_test, threshold).items()}
+        pyarrow.parquet.write_table(score_table(on_test, threshold), run.test_scores)
+        files.append((run.test_scores, ""))
     num_each = prepared.experiment.evaluation.num_overlays
     pictures = write_overlays(predict, photos, rule, scored, threshold, run.predictions, num_each=num_each)
     files += [(path, "overlays") for path in pictures]

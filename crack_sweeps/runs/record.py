@@ -25,7 +25,7 @@ class RunRecord:
         fingerprint: Of the experiment: what changes the mathematics, and not the seed.
         threshold: Probability from which a pixel counts as crack, chosen on validation; null if not finished.
         metrics: `val/...` of the best weights over all validation photos at that threshold; `floor/...` is what needs
-            no learning.
+            no learning; of a study's finalist `test/...` too, at the same threshold.
         vram: Highest memory of the run in bytes, and where the figures come from.
         duration_s: Seconds of training, validation and final evaluation, over all attempts.
         profile: The machine profile that was laid over the file.
@@ -35,6 +35,7 @@ class RunRecord:
         best_epoch: The epoch whose weights are kept, from 1; 0 if none was complete.
         num_epochs: Epochs that were trained.
         num_params: Weights of the model that can be trained.
+        images_per_s: Crops trained per second, median over the epochs; null if none was complete.
         commit: Of the working directory; null outside git.
     """
 
@@ -55,6 +56,7 @@ class RunRecord:
     best_epoch: int
     num_epochs: int
     num_params: int
+    images_per_s: float | None = field(default=None)
     commit: str | None = field(default=None)
     error: str | None = field(default=None)
 

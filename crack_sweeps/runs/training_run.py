@@ -76,7 +76,7 @@ class Began:
 
 @dataclass(frozen=True)
 class Scoring:
-    """Training is over; the best weights are being scored on all validation photos."""
+    """Training is over; the best weights are being scored on whole photos."""
 
     done: int
     total: int
@@ -173,7 +173,7 @@ def begin_run(
 
 
 def proceed(
-    prepared: Prepared, run: RunDirectory, *, stop: Stop, log_model: bool = True
+    prepared: Prepared, run: RunDirectory, *, stop: Stop, log_model: bool = True, score_test: bool = False
 ) -> Generator[Update, None, None]:
     """Train from the newest checkpoint (or from the start) to the record.
 
@@ -182,6 +182,7 @@ def proceed(
         run: Its directory.
         stop: Asked after each update; an answer makes a checkpoint and ends the run.
         log_model: Whether the trackers are given the model at the end.
+        score_test: Whether the test photos are scored at the end: a study's finalists only.
 
     Raises:
         SweepsError: The training failed; the reason is in the record too.
@@ -190,7 +191,7 @@ def proceed(
     with run.lock().acquire(timeout=LOCK_PATIENCE_S), closing(EventLog(run.events)) as log:
         book = RunBook(run, prepared, log, log_model=log_model)
         try:
-            yield from _proceed(prepared, run, book, stop)
+            yield from _proceed(prepared, run, book, stop, score_test=score_test)
         except (GeneratorExit, KeyboardInterrupt):
             if not book.ended:  # a caller may well leave after the last word
                 book.end("KILLED", "left before the end")
@@ -203,7 +204,9 @@ def proceed(
             raise
 
 
-def _proceed(prepared: Prepared, run: RunDirectory, book: RunBook, stop: Stop) -> Generator[Update, None, None]:
+def _proceed(
+    prepared: Prepared, run: RunDirectory, book: RunBook, stop: Stop, *, score_test: bool
+) -> Generator[Update, None, None]:
     training = prepared.experiment.training
     vault = CheckpointFolder(run.checkpoints)
     vault.clear_unfinished()
@@ -252,7 +255,7 @@ def _proceed(prepared: Prepared, run: RunDirectory, book: RunBook, stop: Stop) -
                 return
         book.observe_peaks(meter.read(), meter.source)
 
-    for progress in conclude(prepared, run, vault, batch_size=state.progress.micro_batch):
+    for progress in conclude(prepared, run, vault, batch_size=state.progress.micro_batch, score_test=score_test):
         if isinstance(progress, Outcome):
             book.write_vram()
             record = book.finish(metrics=progress.metrics, threshold=progress.threshold, files=progress.files)

@@ -1,19 +1,23 @@
-"""The ledger: a row for each trial that ended, appended once; what status, leaderboard and report read."""
+"""The ledger: a row for each trial that ended, appended once, and outside entries; what leaderboard and report read."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from crack_sweeps.errors import UserError
+from filelock import Timeout
+
+from crack_sweeps.errors import StudyError, UserError
 from crack_sweeps.runs.directory import RunDirectory
 from crack_sweeps.runs.events import EventLog, read_events
 from crack_sweeps.study.folder import StudyFolder
 from crack_sweeps.study.history import Trial
 
 Row = dict[str, Any]
+TRIAL, OUTSIDE = "trial", "outside"
 
 
 def trial_name(folder: StudyFolder, main_arm: str, arm: str, number: int) -> str:
@@ -42,7 +46,7 @@ class Ledger:
         """Append a row, unless the trial has one."""
         key = (row["arm"], row["number"])
         if key not in self._seconds:
-            self._log.append("trial", **row)
+            self._log.append(TRIAL, **row)
             self._seconds[key] = row["duration_s"]
 
     def close(self) -> None:
@@ -52,7 +56,33 @@ class Ledger:
 
 def read_rows(folder: StudyFolder) -> Iterator[Row]:
     """Rows in the order in which trials ended."""
-    yield from read_events(folder.ledger)
+    yield from (event for event in read_events(folder.ledger) if event["kind"] == TRIAL)
+
+
+def add_outside(folder: StudyFolder, entry: Mapping[str, Any]) -> None:
+    """Keep the scores of somebody else's predictions beside the trials; they stand on the leaderboard.
+
+    Args:
+        folder: Of the study.
+        entry: `name`, `split`, `threshold`, `threshold_origin` (validation, given or oracle), `protocol`, `metrics`
+            by plain name, `scores` (its table of images, relative to the folder), `data_digest` and `command`.
+
+    Raises:
+        StudyError: A coordinator is at work: the ledger has one writer at a time.
+    """
+    try:
+        with folder.lock().acquire(blocking=False), closing(EventLog(folder.ledger)) as log:
+            log.append(OUTSIDE, **entry)
+    except Timeout:
+        raise StudyError(
+            f"study {folder.name} is being searched", hint="add the entry when it has ended, or stop it first"
+        ) from None
+
+
+def read_outside(folder: StudyFolder) -> Iterator[Row]:
+    """Outside entries: of each name and split the one that was added last."""
+    newest = {(e["name"], e["split"]): e for e in read_events(folder.ledger) if e["kind"] == OUTSIDE}
+    yield from newest.values()
 
 
 def row_of(trial: Trial, *, name: str, outputs: Path) -> Row:
@@ -75,6 +105,9 @@ def row_of(trial: Trial, *, name: str, outputs: Path) -> Row:
         "seed": trial.facts.get("seed"),
         "repeat_of": trial.facts.get("repeat_of"),
         "imported_from": trial.facts.get("imported_from"),
+        "finalist_of": trial.facts.get("finalist_of"),
+        "selected_trial": trial.facts.get("selected_trial"),
+        "top_up": trial.facts.get("epoch_cap") is not None,
         "run": run,
         "run_dir": str(outputs / run) if run is not None else None,
         "fingerprint": trial.facts.get("fingerprint"),
@@ -86,6 +119,8 @@ def row_of(trial: Trial, *, name: str, outputs: Path) -> Row:
         "memory_source": vram.get("source"),
         "duration_s": record.get("duration_s", 0.0),
         "metrics": record.get("metrics", {}),
+        "threshold": record.get("threshold"),
+        "images_per_s": record.get("images_per_s"),
         "num_params": record.get("num_params"),
         "quick_look": record.get("quick_look"),
         "data_digest": record.get("data_digest"),

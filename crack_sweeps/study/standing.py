@@ -17,7 +17,7 @@ from crack_sweeps.specs.loading import list_studies
 from crack_sweeps.specs.study_loading import ResolvedStudy
 from crack_sweeps.study.folder import StudyFolder
 from crack_sweeps.study.history import TRAINED
-from crack_sweeps.study.ledger import Row, trial_name
+from crack_sweeps.study.ledger import TRIAL, Row, trial_name
 from crack_sweeps.tracking.state import Trainer
 
 OUTCOMES = ("complete", "pruned", "rejected", "failed", "out_of_memory")
@@ -218,6 +218,8 @@ class StudyReader:
         self.news = []
         for row in _events(self.folder.ledger, self._num_rows):
             self._num_rows += 1
+            if row["kind"] != TRIAL:
+                continue
             self.news.append(row)
             self._ended.add((row["arm"], row["number"]))
             self._seconds += row["duration_s"]
