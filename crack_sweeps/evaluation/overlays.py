@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,10 +14,12 @@ import matplotlib
 import numpy as np
 from jaxtyping import Float32, UInt8
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from crack_sweeps.data.masks import read_pair
 from crack_sweeps.data.photos import Photo, ResolvedMaskRule
 from crack_sweeps.evaluation.counts import count_pixels
+from crack_sweeps.evaluation.overlay_panels import KEY, NAMES
 from crack_sweeps.evaluation.scores import Evaluation, metrics
 from crack_sweeps.evaluation.thresholds import crack_pixels
 from crack_sweeps.evaluation.tiles import Predict
@@ -28,8 +31,6 @@ FOUND: Colour = (0, 0, 0)
 FALSE_ALARM: Colour = (213, 94, 0)
 MISSED: Colour = (0, 114, 178)
 _LEGEND = (("found", FOUND), ("false alarm", FALSE_ALARM), ("missed", MISSED))
-
-_NAMES = ("truth", "probability", "errors")  # of the panels after the photo
 
 _PAPER: Colour = (255, 255, 255)
 _INK: Colour = (25, 25, 25)
@@ -109,21 +110,53 @@ def write_overlays(
         folder: Made where it is missing.
         num_each: Pictures of each of best, median and worst; 0 is none.
     """
-    if num_each == 0:
-        return []
-    folder.mkdir(parents=True, exist_ok=True)
     by_name = {photo.name: photo for photo in photos}
-    written = []
-    for pick in pick_images(evaluation, threshold, num_each):
-        photo = by_name[evaluation.names[pick.index]]
-        image_HW3, mask_HW = read_pair(photo, rule)
-        which = f"{pick.kind} {pick.rank} of {pick.of}" if pick.of > 1 else pick.kind
-        picture = draw_overlay(image_HW3, mask_HW, predict(image_HW3), threshold, title=f"{photo.name}   ({which})")
-        # 60 characters are at most 240 bytes, so the whole is a file name on every file system.
-        path = folder / f"{pick.kind}-{pick.rank:02d}-{photo.name[:60]}.png"
-        Image.fromarray(picture).save(path)
-        written.append(path)
-    return written
+    picks = pick_images(evaluation, threshold, num_each) if num_each else []
+    titled = [
+        (by_name[evaluation.names[p.index]], p.kind, p.rank, f"{p.kind} {p.rank} of {p.of}" if p.of > 1 else p.kind)
+        for p in picks
+    ]
+    return [_write_overlay(predict, rule, threshold, folder, *each) for each in titled]
+
+
+def write_shared_overlays(
+    predict: Predict, photos: Iterable[Photo], rule: ResolvedMaskRule, threshold: float, folder: Path
+) -> list[Path]:
+    """The same pictures of given photos, such as `shared-01-NAME.png`: what one training drew, another drew too.
+
+    Args:
+        predict: What is to be seen.
+        photos: Chosen by nothing that a training could influence.
+        rule: How their masks are read.
+        threshold: Where probability becomes crack.
+        folder: Made where it is missing.
+    """
+    return [
+        _write_overlay(predict, rule, threshold, folder, photo, "shared", rank, "drawn of every finalist")
+        for rank, photo in enumerate(photos, start=1)
+    ]
+
+
+def _write_overlay(
+    predict: Predict,
+    rule: ResolvedMaskRule,
+    threshold: float,
+    folder: Path,
+    photo: Photo,
+    kind: str,
+    rank: int,
+    why: str,
+) -> Path:
+    image_HW3, mask_HW = read_pair(photo, rule)
+    picture = draw_overlay(image_HW3, mask_HW, predict(image_HW3), threshold, title=f"{photo.name}   ({why})")
+    # 60 characters are at most 240 bytes, so the whole is a file name on every file system.
+    path = folder / f"{kind}-{rank:02d}-{photo.name[:60]}.png"
+    folder.mkdir(parents=True, exist_ok=True)
+    sheet = _Sheet.of(*image_HW3.shape[:2])
+    said = PngInfo()
+    said.add_itxt(KEY, json.dumps({"photo": photo.name, "panels": [sheet.box(place) for place in range(len(NAMES))]}))
+    Image.fromarray(picture).save(path, pnginfo=said)
+    return path
 
 
 def draw_overlay(
@@ -141,27 +174,53 @@ def draw_overlay(
         _fit(_heat(probability_HW)),
         _fit(draw_errors(image_HW3, mask_HW, probability_HW, threshold)),
     ]
-    height, width = panels[0].shape[0], max(panels[0].shape[1], _MIN_PANEL)
-    num_columns = 4 if 4 * width + 5 * _MARGIN <= _MAX_WIDTH else 2
-    num_rows = len(panels) // num_columns
-    sheet = Image.new(
-        "RGB",
-        (
-            _MARGIN + num_columns * (width + _MARGIN),
-            _CAPTION_HEIGHT + num_rows * (_LABEL_HEIGHT + height + _MARGIN),
-        ),
-        _PAPER,
-    )
+    layout = _Sheet.of(*image_HW3.shape[:2])
+    sheet = Image.new("RGB", layout.size, _PAPER)
     draw = ImageDraw.Draw(sheet)
     _draw_caption(draw, sheet.width - 2 * _MARGIN, title, _scores(mask_HW, probability_HW, threshold))
     size = f"{image_HW3.shape[1]}x{image_HW3.shape[0]} px, shown at {panels[0].shape[1] / image_HW3.shape[1]:.0%}"
-    for place, (name, panel) in enumerate(zip((f"photo: {size}", *_NAMES), panels, strict=True)):
-        row, column = divmod(place, num_columns)
-        left = _MARGIN + column * (width + _MARGIN)
-        top = _CAPTION_HEIGHT + row * (_LABEL_HEIGHT + height + _MARGIN)
-        _draw_label(draw, name, left, top, width, threshold)
-        sheet.paste(Image.fromarray(panel), (left, top + _LABEL_HEIGHT))
+    for place, (name, panel) in enumerate(zip(NAMES, panels, strict=True)):
+        left, top, _, _ = layout.box(place)
+        label = f"{name}: {size}" if place == 0 else name
+        _draw_label(draw, label, left, top - _LABEL_HEIGHT, layout.cell_width, threshold)
+        sheet.paste(Image.fromarray(panel), (left, top))
     return np.asarray(sheet)
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """Where the panels of one photo stand: in a row where that fits on a screen, else two by two. All in px."""
+
+    panel_width: int
+    panel_height: int
+
+    @classmethod
+    def of(cls, height: int, width: int) -> _Sheet:
+        """Of a photo of this size."""
+        panel_height, panel_width = _fitted(height, width)
+        return cls(panel_width, panel_height)
+
+    @property
+    def cell_width(self) -> int:
+        return max(self.panel_width, _MIN_PANEL)
+
+    @property
+    def num_columns(self) -> int:
+        num_panels = len(NAMES)
+        return num_panels if num_panels * (self.cell_width + _MARGIN) + _MARGIN <= _MAX_WIDTH else num_panels // 2
+
+    @property
+    def size(self) -> tuple[int, int]:
+        num_rows = len(NAMES) // self.num_columns
+        width = _MARGIN + self.num_columns * (self.cell_width + _MARGIN)
+        return width, _CAPTION_HEIGHT + num_rows * (_LABEL_HEIGHT + self.panel_height + _MARGIN)
+
+    def box(self, place: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of a panel, without its label."""
+        row, column = divmod(place, self.num_columns)
+        left = _MARGIN + column * (self.cell_width + _MARGIN)
+        top = _CAPTION_HEIGHT + row * (_LABEL_HEIGHT + self.panel_height + _MARGIN) + _LABEL_HEIGHT
+        return left, top, left + self.panel_width, top + self.panel_height
 
 
 def draw_errors(
@@ -200,13 +259,21 @@ def _heat(probability_HW: Float32[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W 
 def _fit(panel_HW3: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
     """A panel at native resolution where that is legible; small ones have pixels repeated, large ones averaged."""
     height, width = panel_HW3.shape[:2]
+    fitted_height, fitted_width = _fitted(height, width)
+    if fitted_height < height or fitted_width < width:
+        size = (fitted_width, fitted_height)
+        return np.asarray(cv2.resize(panel_HW3, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    enlarge = fitted_width // width
+    return panel_HW3.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
+
+
+def _fitted(height: int, width: int) -> tuple[int, int]:
+    """The size that a panel is shown in."""
     if max(height, width) > _MAX_PANEL:
         scale = _MAX_PANEL / max(height, width)
-        size = (max(1, round(width * scale)), max(1, round(height * scale)))
-        panel_HW3 = np.asarray(cv2.resize(panel_HW3, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-        height, width = panel_HW3.shape[:2]
+        height, width = max(1, round(height * scale)), max(1, round(width * scale))
     enlarge = max(1, min(-(-_MIN_PANEL // width), _MAX_PANEL // height))
-    return panel_HW3.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
+    return height * enlarge, width * enlarge
 
 
 @functools.cache

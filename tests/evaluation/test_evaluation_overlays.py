@@ -13,6 +13,7 @@ from skimage.color import rgb2lab
 from crack_sweeps.data.photos import Photo, ResolvedMaskRule
 from crack_sweeps.evaluation.counts import PixelCounts, count_pixels, stack
 from crack_sweeps.evaluation.evaluate import each_photo, gather
+from crack_sweeps.evaluation.overlay_panels import NAMES, find_overlays
 from crack_sweeps.evaluation.overlays import (
     FALSE_ALARM,
     FOUND,
@@ -21,6 +22,7 @@ from crack_sweeps.evaluation.overlays import (
     draw_overlay,
     pick_images,
     write_overlays,
+    write_shared_overlays,
 )
 from crack_sweeps.evaluation.scores import Evaluation
 
@@ -174,3 +176,40 @@ def test_the_pictures_of_an_evaluation_are_written_with_their_rank_and_name(tmp_
         assert picture.mode == "RGB"
     assert write_overlays(predict, photos, rule, of, 0.5, tmp_path / "none", num_each=0) == []
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("size", [(384, 544), (64, 48), (900, 40), (1200, 1600)])
+def test_a_picture_can_be_taken_apart_into_what_it_was_made_of(tmp_path: Path, size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    mask = np.zeros(size, np.uint8)
+    mask[: size[0] // 2] = 255
+    Image.fromarray(image).save(tmp_path / "a.png")
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    name = 'Riß "7" <b>' + "x" * 80
+    photo = Photo(name, tmp_path / "a.png", tmp_path / "m.png", "val", "g")
+    rule = ResolvedMaskRule(crack_values=(255,))
+
+    def predict(image_HW3: np.ndarray) -> np.ndarray:
+        return np.ones(image_HW3.shape[:2], np.float32)
+
+    folder = tmp_path / "predictions"
+    (path,) = write_shared_overlays(predict, [photo], rule, 0.5, folder)
+    assert path.name.startswith("shared-01-Riß")
+    (overlay,) = find_overlays(folder)
+    assert overlay.photo == name
+    panels = {panel: np.asarray(overlay.panel(panel)) for panel in NAMES}
+    scale = panels["photo"].shape[0] / size[0]
+    assert len({panel.shape for panel in panels.values()}) == 1
+    assert panels["photo"].shape[1] == max(1, round(scale * size[1]))
+    if size == (384, 544):
+        np.testing.assert_array_equal(panels["photo"], image)
+    assert set(np.unique(panels["truth"])) <= {0, 255} or scale < 1
+    assert tuple(panels["errors"][-1, -1]) == FALSE_ALARM
+    assert tuple(panels["errors"][0, 0]) == FOUND
+
+
+def test_pictures_of_somebody_else_and_a_missing_folder_are_no_overlays(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "holiday.png")
+    assert list(find_overlays(tmp_path)) == []
+    assert list(find_overlays(tmp_path / "none")) == []
