@@ -31,7 +31,11 @@ class Evaluation:
     counts: PixelCounts
 
 
-def _share(part: Int64[np.ndarray, " N"], whole: Int64[np.ndarray, " N"]) -> Float64[np.ndarray, " N"]:
+def share(
+    part: Int64[np.ndarray, " N"] | Float64[np.ndarray, " N"],
+    whole: Int64[np.ndarray, " N"] | Float64[np.ndarray, " N"],
+) -> Float64[np.ndarray, " N"]:
+    """Part of whole, and 0 of nothing."""
     fraction: Float64[np.ndarray, " N"] = np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
     return fraction
 
@@ -45,13 +49,13 @@ def metrics(confusion: Confusion) -> dict[str, Float64[np.ndarray, " N"]]:
     tp, fp, fn, tn = confusion.tp, confusion.fp, confusion.fn, confusion.tn
     no_crack = tp + fp + fn == 0
     no_background = tn + fp + fn == 0
-    crack_iou = np.where(no_crack, 1.0, _share(tp, tp + fp + fn))
-    background_iou = np.where(no_background, 1.0, _share(tn, tn + fp + fn))
+    crack_iou = np.where(no_crack, 1.0, share(tp, tp + fp + fn))
+    background_iou = np.where(no_background, 1.0, share(tn, tn + fp + fn))
     return {
         "crack_iou": crack_iou,
-        "crack_f1": np.where(no_crack, 1.0, _share(2 * tp, 2 * tp + fp + fn)),
-        "precision": np.where(no_crack, 1.0, _share(tp, tp + fp)),
-        "recall": np.where(no_crack, 1.0, _share(tp, tp + fn)),
+        "crack_f1": np.where(no_crack, 1.0, share(2 * tp, 2 * tp + fp + fn)),
+        "precision": np.where(no_crack, 1.0, share(tp, tp + fp)),
+        "recall": np.where(no_crack, 1.0, share(tp, tp + fn)),
         "two_class_miou": (crack_iou + background_iou) / 2,
     }
 
@@ -67,13 +71,17 @@ def per_image(counts: PixelCounts, threshold: float) -> dict[str, Float64[np.nda
 
 
 def choose_threshold(counts: PixelCounts) -> float:
-    """The threshold of the best pooled crack IoU: to be chosen on validation, never on test.
+    """The threshold of the best pooled crack IoU: to be chosen on validation, never on test."""
+    return best_threshold(metrics(counts.sweep())["crack_iou"])
+
+
+def best_threshold(score_T: Float64[np.ndarray, " 99"]) -> float:
+    """The threshold of the highest of 99 scores, which stand in rising order of their thresholds.
 
     Where several are equally good, the middle of their longest unbroken stretch (the first of equal ones; of an even
     number the lower middle): the choice that small changes of the model hurt least.
     """
-    iou_T = metrics(counts.sweep())["crack_iou"]
-    best_T = np.concatenate([[False], iou_T == iou_T.max(), [False]])
+    best_T = np.concatenate([[False], score_T == score_T.max(), [False]])
     changes = np.flatnonzero(np.diff(best_T))
     begins, ends = changes[::2], changes[1::2]
     longest = int(np.argmax(ends - begins))
