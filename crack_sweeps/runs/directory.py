@@ -61,6 +61,16 @@ class RunDirectory:
         return self.path / "scores_test.parquet"
 
     @property
+    def curve(self) -> Path:
+        """Pixels of all validation images by probability: precision and recall at any threshold."""
+        return self.path / "curve.json"
+
+    @property
+    def test_curve(self) -> Path:
+        """The same of the test images; only a study's finalists have it."""
+        return self.path / "curve_test.json"
+
+    @property
     def vram(self) -> Path:
         """Memory: forecast, measured peaks, and how they were measured."""
         return self.path / "vram.json"

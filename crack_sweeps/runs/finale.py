@@ -9,16 +9,20 @@ from pathlib import Path
 import pyarrow.parquet
 from torch import nn
 
+from crack_sweeps.evaluation.curve_file import write_curve
 from crack_sweeps.evaluation.curves import precision_recall_curve, training_curves
 from crack_sweeps.evaluation.evaluate import PhotoCounts, each_photo, gather, predictor, same_few
 from crack_sweeps.evaluation.floors import floors
-from crack_sweeps.evaluation.overlays import write_overlays
+from crack_sweeps.evaluation.overlays import write_overlays, write_shared_overlays
 from crack_sweeps.evaluation.scores import choose_threshold, score, score_table
 from crack_sweeps.evaluation.tiles import Predict
 from crack_sweeps.runs.directory import RunDirectory
 from crack_sweeps.runs.events import read_events
 from crack_sweeps.runs.preparation import Prepared
 from crack_sweeps.training.checkpoints import CheckpointFolder
+
+# Photos of validation that every finalist draws: the report shows three of them, the leader's best, median and worst.
+NUM_SHARED = 9
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,8 @@ def conclude(
         run: Its directory.
         vault: Where the best weights are.
         batch_size: Tiles on the device at once.
-        score_test: Score the test photos too, at the threshold that validation chose. For a study's finalists: what
-            has been chosen by its test score has no test score any more.
+        score_test: Score the test photos too, at the threshold that validation chose, and draw the photos that every
+            finalist draws. For a study's finalists: what has been chosen by its test score has no test score any more.
     """
     model = prepared.model
     trained = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -90,14 +94,18 @@ def conclude(
         metrics |= {f"floor/{floor}_{name}": figures[name] for name in ("crack_iou", "crack_f1")}
 
     pyarrow.parquet.write_table(score_table(scored, threshold), run.scores)
-    files: list[tuple[Path, str]] = [(run.scores, "")]
+    write_curve(scored.counts, threshold, run.curve)
+    files: list[tuple[Path, str]] = [(run.scores, ""), (run.curve, "")]
     if tested:
         on_test = gather(parts[len(photos) :])
         metrics |= {f"test/{name}": value for name, value in score(on_test, threshold).items()}
         pyarrow.parquet.write_table(score_table(on_test, threshold), run.test_scores)
-        files.append((run.test_scores, ""))
+        write_curve(on_test.counts, threshold, run.test_curve)
+        files += [(run.test_scores, ""), (run.test_curve, "")]
     num_each = prepared.experiment.evaluation.num_overlays
     pictures = write_overlays(predict, photos, rule, scored, threshold, run.predictions, num_each=num_each)
+    if score_test:
+        pictures += write_shared_overlays(predict, same_few(photos, NUM_SHARED), rule, threshold, run.predictions)
     files += [(path, "overlays") for path in pictures]
     epochs = [(event["epoch"], event["metrics"]) for event in read_events(run.events) if event["kind"] == "epoch"]
     curves = [

@@ -67,7 +67,7 @@ def test_a_run_leaves_everything_and_prints_one_object(here: Path, photos: Path)
     assert run.name == record["run"]
     for name in (
         *("config.yaml", "metrics.json", "environment.json", "events.jsonl", "scores.parquet", "vram.json"),
-        *("checkpoints/best_model.pth", "checkpoints/latest_model.pth", "logs/training.png"),
+        *("curve.json", "checkpoints/best_model.pth", "checkpoints/latest_model.pth", "logs/training.png"),
     ):
         assert (run / name).stat().st_size > 0, name
     assert list((run / "predictions").glob("*.png"))

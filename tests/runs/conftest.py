@@ -43,6 +43,21 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw_photos(tmp_path_factory.mktemp("photos") / "set")
 
 
+@pytest.fixture(scope="session")
+def tested_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos with a test split of two."""
+    folder = tmp_path_factory.mktemp("tested") / "set"
+    draw_photos(folder / "train")
+    draw_photos(folder / "test", num_photos=2)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny() -> list[str]:
+    """KEY=VALUE that make `unet_small` the smallest experiment that is still a whole one."""
+    return TINY
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory with no store named by the environment."""

@@ -1,0 +1,62 @@
+"""How a run ends: what is scored, and what is kept to be looked at."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pyarrow.parquet
+import torch
+
+from crack_sweeps.data.open import open_photos
+from crack_sweeps.evaluation.counts import Confusion
+from crack_sweeps.evaluation.curve_file import read_curve
+from crack_sweeps.evaluation.overlay_panels import find_overlays
+from crack_sweeps.runs.directory import RunDirectory
+from crack_sweeps.runs.preparation import Origin, prepare
+from crack_sweeps.runs.record import RunRecord
+from crack_sweeps.runs.training_run import Ended, begin_run, proceed
+from crack_sweeps.specs.loading import resolve
+
+
+def trained(photos: Path, tiny: list[str], *, score_test: bool) -> tuple[RunDirectory, RunRecord]:
+    resolved = resolve("unet_small", overrides=tiny, profile="none", data=photos)
+    origin = Origin(str(resolved.source), "none", False, resolved.overrides, resolved.fingerprint)
+    prepared = prepare(resolved.experiment, origin, open_photos(resolved.experiment.data), device=torch.device("cpu"))
+    run = begin_run(prepared)
+    with closing(proceed(prepared, run, stop=lambda: None, score_test=score_test)) as updates:
+        (record,) = [update.record for update in updates if isinstance(update, Ended)]
+    return run, record
+
+
+def counted(path: Path) -> list[int]:
+    """True and false positives, false negatives and true negatives of all images, at the threshold."""
+    scores = pyarrow.parquet.read_table(path)
+    return [sum(scores[name].to_pylist()) for name in ("tp", "fp", "fn", "tn")]
+
+
+def at_threshold(curve: Path) -> list[int]:
+    counts, threshold = read_curve(curve)
+    pooled: Confusion = counts.at(threshold).pooled()
+    return [int(count[0]) for count in (pooled.tp, pooled.fp, pooled.fn, pooled.tn)]
+
+
+def test_a_finalist_keeps_the_curves_of_both_splits_and_the_pictures_that_all_finalists_draw(
+    here: Path, tested_photos: Path, tiny: list[str]
+) -> None:
+    run, record = trained(tested_photos, tiny, score_test=True)
+    assert record.metrics["test/num_images"] == 2
+    assert at_threshold(run.curve) == counted(run.scores)
+    assert at_threshold(run.test_curve) == counted(run.test_scores)
+    shared = [overlay for overlay in find_overlays(run.predictions) if overlay.path.name.startswith("shared-")]
+    validation = pyarrow.parquet.read_table(run.scores)["name"].to_pylist()
+    assert [overlay.photo for overlay in shared] == validation  # so few that all of them are drawn
+
+
+def test_any_other_run_leaves_test_alone(here: Path, tested_photos: Path, tiny: list[str]) -> None:
+    run, record = trained(tested_photos, tiny, score_test=False)
+    assert not any(name.startswith("test/") for name in record.metrics)
+    assert at_threshold(run.curve) == counted(run.scores)
+    assert not run.test_curve.exists()
+    assert not run.test_scores.exists()
+    assert not list(run.predictions.glob("shared-*"))
