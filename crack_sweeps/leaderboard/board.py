@@ -1,0 +1,211 @@
+"""The leaderboard of a study: its rows in order, and what a reader should know. Records in, one table out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from crack_sweeps.errors import UserError
+from crack_sweeps.leaderboard.budget import ArmBudget, budgets
+from crack_sweeps.leaderboard.comparable import refuse_mixtures, refuse_other_images, why_not_ranked
+from crack_sweeps.leaderboard.entries import (
+    Split,
+    arm_entry,
+    default_split,
+    floors,
+    outside,
+)
+from crack_sweeps.leaderboard.images import read_scores
+from crack_sweeps.leaderboard.ranking import ranked
+from crack_sweeps.leaderboard.records import Records, read_records
+from crack_sweeps.leaderboard.rows import BoardRow, entry_row, num_test_looks, recorded_floor_rows, trial_row
+from crack_sweeps.leaderboard.statistics import FIGURES, Figure
+from crack_sweeps.specs.words import listed, nearest
+from crack_sweeps.study.folder import StudyFolder
+
+SPLITS: tuple[Split, ...] = ("val", "test")
+
+
+@dataclass(frozen=True)
+class Board:
+    """A study's leaderboard.
+
+    Args:
+        study: The study's name with its version.
+        split: That the ranked rows' figures are of.
+        sort: The figure that ranks.
+        rows: The ranked ones by figure, the best first; then those below the line; then trials, where asked for.
+        arms: What each arm was given, the main one first.
+        quick_look: The rows are quick looks: no results.
+        data: Name of the photos; None for a study that began before it was written down.
+        num_images: That the ranked rows were scored on.
+        num_photographs: That these were cut from.
+        num_dropped: Leaked images that were left out on request; None where nobody asked.
+        warnings: What a reader should know before trusting the table.
+    """
+
+    study: str
+    split: Split
+    sort: Figure
+    rows: tuple[BoardRow, ...]
+    arms: tuple[ArmBudget, ...]
+    quick_look: bool
+    data: str | None
+    num_images: int
+    num_photographs: int
+    num_dropped: int | None
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def ranked(self) -> tuple[BoardRow, ...]:
+        """Rows above the line, the leader first."""
+        return tuple(row for row in self.rows if row.rank is not None)
+
+    @property
+    def below(self) -> tuple[BoardRow, ...]:
+        """Floors, and outside entries that cannot be ranked."""
+        return tuple(row for row in self.rows if row.rank is None and row.kind in ("floor", "outside"))
+
+    @property
+    def trials(self) -> tuple[BoardRow, ...]:
+        """All trials, unranked; empty unless they were asked for."""
+        return tuple(row for row in self.rows if row.rank is None and row.kind == "trial")
+
+    def as_list(self) -> list[dict[str, Any]]:
+        """Plain values, as `--json` prints them."""
+        return [row.as_dict() for row in self.rows]
+
+
+def board(
+    folder: StudyFolder,
+    *,
+    split: str | None = None,
+    sort: str = "crack_iou",
+    all_trials: bool = False,
+    drop_leaked: bool = False,
+    records: Records | None = None,
+) -> Board:
+    """The leaderboard of a study.
+
+    Args:
+        folder: The study's.
+        split: `val` or `test`; None: test once the finalists of all arms have it, else validation.
+        sort: The figure that ranks: one of FIGURES.
+        all_trials: List every trial too, below the line.
+        drop_leaked: Leave out test images that were cut from photos of train or validation.
+        records: The study's files, where they were read already.
+
+    Raises:
+        UserError: There is nothing to rank, a file is missing or damaged, or the rows cannot be compared.
+    """
+    sort_by = _figure(sort)
+    records = records if records is not None else read_records(folder)
+    on = _split(records, split)
+    entries = [entry for arm in records.study.arms if (entry := arm_entry(records, arm.name, on)) is not None]
+    if not entries:
+        raise _nothing_to_rank(records, on)
+    refuse_mixtures(entries)
+    without = _leaked(records, on) if drop_leaked else frozenset[str]()
+    rivals = [(entry, read_scores(entry.files, without=without)) for entry in entries]
+    reference = rivals[0][1]
+    refuse_other_images(rivals)
+    num_dropped = reference.num_left_out if drop_leaked else None
+    below: list[BoardRow] = []
+    for entry in [*outside(records, on), *floors(records, on)]:
+        scored = read_scores(entry.files, without=without)
+        reason = why_not_ranked(entry, scored, reference, entries[0])
+        if reason is None:
+            rivals.append((entry, scored))
+        else:
+            below.append(entry_row(records, entry, scored, on, notes=(reason,) if reason else ()))
+    if on == "val" and not any(row.kind == "floor" for row in below):
+        below += recorded_floor_rows(entries[0])
+    spent = budgets(records)
+    rows = [*ranked(records, rivals, on, sort_by, spent), *below]
+    if all_trials:
+        rows += [trial_row(row) for row in records.trials if row.get("finalist_of") is None]
+    return Board(
+        study=folder.name,
+        split=on,
+        sort=sort_by,
+        rows=tuple(rows),
+        arms=spent,
+        quick_look=bool(entries[0].rows[0]["quick_look"]),
+        data=records.data.get("name"),
+        num_images=len(reference.counts.names),
+        num_photographs=reference.counts.num_units,
+        num_dropped=num_dropped,
+        warnings=tuple(_warnings(records, on, num_dropped)),
+    )
+
+
+# --- what is asked for ---------------------------------------------------------------------------
+
+
+def _figure(sort: str) -> Figure:
+    for figure in FIGURES:
+        if figure == sort:
+            return figure
+    close = nearest(sort, FIGURES)
+    raise UserError(
+        f"--sort {sort}: must be {listed(FIGURES)}", hint=f"did you mean {close}?" if close else "crack_iou is usual"
+    )
+
+
+def _split(records: Records, split: str | None) -> Split:
+    if split is None:
+        return default_split(records)
+    for known in SPLITS:
+        if known == split:
+            return known
+    raise UserError(f"--split {split}: must be val or test", hint="test is what the finalists were scored on, once")
+
+
+def _nothing_to_rank(records: Records, split: Split) -> UserError:
+    name = records.folder.name
+    if not records.trials:
+        return UserError(
+            f"study {name}: no trial has ended yet, so there is nothing to rank",
+            hint=f"`sweeps status {name}` tells how it stands; `sweeps doctor --fix` writes a lost ledger anew",
+        )
+    if split == "test" and any(row["outcome"] == "complete" for row in records.trials):
+        return UserError(
+            f"study {name}: no finalist has been scored on test",
+            hint=f"`sweeps leaderboard {name} --split val` ranks what there is on validation",
+        )
+    outcomes = Counter(row["outcome"] for row in records.trials)
+    told = listed([f"{number} {outcome.replace('_', ' ')}" for outcome, number in outcomes.items()], "and")
+    return UserError(
+        f"study {name}: no trial is complete ({told}), so there is nothing to rank",
+        hint=f"`sweeps explain {records.trials[-1]['trial']}` says why the last one is not",
+    )
+
+
+def _leaked(records: Records, split: Split) -> frozenset[str]:
+    """Names of the images to leave out. Validation has none: what shares a photo with train was moved there."""
+    if split == "val":
+        return frozenset()
+    if "leaked_test" not in records.data:
+        raise UserError(
+            f"{records.folder.path / 'data.json'}: does not say which test images leaked",
+            hint=f"study {records.folder.name} began before that was written down; go without --drop-leaked",
+        )
+    return frozenset(records.data["leaked_test"])
+
+
+# --- what a reader should know -------------------------------------------------------------------
+
+
+def _warnings(records: Records, split: Split, num_dropped: int | None) -> list[str]:
+    told = [str(warning) for warning in records.data.get("warnings", ())]
+    if split == "test" and records.data.get("leaked_test") and num_dropped is None:
+        told.append(f"`--drop-leaked` ranks without the {len(records.data['leaked_test'])} leaked test images")
+    for arm in records.study.arms:
+        if arm_entry(records, arm.name, split) is None:
+            lacks = "finalist with a test score" if split == "test" else "complete trial"
+            told.append(f"{arm.name} has no {lacks}: it is not on the table")
+        looks = num_test_looks(records, arm.name)
+        if split == "test" and looks > 1:
+            told.append(f"{arm.name} was looked at on test {looks} times: what is chosen after a look is flattered")
+    return told
