@@ -18,6 +18,7 @@ from crack_sweeps.errors import DataError
 # Pillow's own limit against decompression bombs (256 MiB of RGB); it only warns there, we stop.
 MAX_PIXELS = 89_478_485
 _ORIENTATION = 0x0112  # the EXIF tag
+_HEAD_BYTES = 64
 # What Pillow's plugins raise on damaged files, found by truncating and flipping bits in every format (see the tests).
 _DAMAGE = (
     OSError,
@@ -39,7 +40,15 @@ def read_image(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     Raises:
         DataError: The file is missing, damaged, truncated or too large; its name is in the message.
     """
-    upright = load_upright(path)
+    return as_rgb(load_upright(path), path)
+
+
+def as_rgb(upright: Image.Image, path: Path) -> UInt8[np.ndarray, "H W 3"]:
+    """A photo that is decoded already, as RGB.
+
+    Raises:
+        DataError: Its pixels are of a type that nobody can show.
+    """
     if upright.mode.startswith("I;16"):
         grey_HW = (np.asarray(upright) >> 8).astype(np.uint8)
         return np.repeat(grey_HW[:, :, None], 3, axis=2)
@@ -92,8 +101,27 @@ def _named(path: Path) -> Iterator[None]:
     except MemoryError as error:
         raise DataError(f"{path}: does not fit into memory", hint="cut the photo into tiles") from error
     except _DAMAGE as error:
+        other = _something_else(path)
+        if other is not None:
+            raise DataError(f"{path}: {other[0]}", hint=other[1]) from error
         reason = " ".join(str(error).replace(str(path), "the file").split())[:120] or type(error).__name__
         raise DataError(
             f"{path}: not a whole image ({reason})",
             hint="copy or export the file again, or move it and its partner out of the folder",
         ) from error
+
+
+def _something_else(path: Path) -> tuple[str, str] | None:
+    """What a file is that is no image at all, and what to do; None where it is a damaged image."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_HEAD_BYTES)
+    except OSError:  # the caller has an error to tell already
+        return None
+    if not head:
+        return "an empty file (0 bytes)", "copy it again, or move it and its partner out of the folder"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself", "run `git lfs pull` where the set was cloned"
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page, not an image", "download the file again: the server sent a page in its place"
+    return None

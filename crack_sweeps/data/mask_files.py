@@ -24,8 +24,12 @@ def read_values(path: Path, channel: str | None = None) -> GreyValues | Colours:
     of Pascal VOC). Alpha is left out where it is the same everywhere; where it is not, it is an error.
     """
     if path.suffix.lower() == ".mat":
-        return _read_mat(path)
-    mask = load_upright(path)
+        return read_mat(path)
+    return as_values(load_upright(path), path, channel)
+
+
+def as_values(mask: Image.Image, path: Path, channel: str | None = None) -> GreyValues | Colours:
+    """The same for a mask that is decoded already."""
     if mask.mode == "P":
         return _palette_values(mask, channel)
     if mask.mode in ("1", "L"):
@@ -72,7 +76,7 @@ def _is_grey(colours_HW3: Colours) -> bool:
     return bool(np.array_equal(red, green) and np.array_equal(green, blue))
 
 
-def _read_mat(path: Path) -> GreyValues:
+def read_mat(path: Path) -> GreyValues:
     """CrackForest's ``groundTruth.Segmentation``, or the only 2-D array of numbers in the file."""
     try:
         variables = read_matlab(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from crack_sweeps.specs.experiment import MaskRule
 _SHOWN = 6
 # More values than this are shades (antialiasing, JPEG), not labels; the largest label set met had 5.
 _MOST_LABELS = 8
+_CHANNELS: tuple[Literal["max", "red", "green", "blue"], ...] = ("max", "red", "green", "blue")
 _CUSTOMARY = 128  # half of 255: a pixel is crack where at least half of it is covered
 
 
@@ -22,6 +24,20 @@ def describe(counts: Counter[int] | Counter[str]) -> str:
     shown = [f"{value} ({_percent(number / total)})" for value, number in counts.most_common(_SHOWN)]
     more = len(counts) - _SHOWN
     return ", ".join(shown) + (f" and {more} more values" if more > 0 else "")
+
+
+def setting(rule: MaskRule) -> str:
+    """A rule as it is typed behind a command: ``data.mask.channel=max data.mask.threshold=128``."""
+    parts = []
+    if rule.channel is not None:
+        parts.append(f"data.mask.channel={rule.channel}")
+    if rule.crack_values is not None:
+        parts.append(f"data.mask.crack_values=[{','.join(map(str, rule.crack_values))}]")
+    if rule.threshold is not None:
+        parts.append(f"data.mask.threshold={rule.threshold}")
+    if rule.invert:
+        parts.append("data.mask.invert=true")
+    return " ".join(parts)
 
 
 def value_remedy(counts: Counter[int], *, explain_binary: bool = False) -> str:
@@ -36,38 +52,55 @@ def value_remedy(counts: Counter[int], *, explain_binary: bool = False) -> str:
         return "look at the masks: they hold no crack"
     if len(values) == 2 and values[0] == 0 and explain_binary:
         return f"`data.mask.crack_values=[{values[1]}]`, or no rule at all, reads 0 and one other value"
-    return " or ".join(f"`{setting}`" for setting in settings(counts)) + _explanation(counts)
+    return _either(suggestions(counts)) + _explanation(counts)
 
 
-def settings(counts: Counter[int]) -> list[str]:
-    """The settings that could be meant, the likeliest first; several where only a person can know."""
+def suggestions(counts: Counter[int]) -> list[MaskRule]:
+    """The rules that could be meant, the likeliest first; several where only a person can know."""
     values = sorted(counts)
     background = counts.most_common(1)[0][0]
     if len(values) == 2:
-        return [f"data.mask.crack_values=[{values[0] if background == values[1] else values[1]}]"]
-    if not _are_labels(values):
+        return [MaskRule(crack_values=(values[0] if background == values[1] else values[1],))]
+    if not are_labels(values):
         threshold = _between(counts)
         above = sum(number for value, number in counts.items() if value >= threshold)
-        inverted = above > counts.total() / 2
-        return [f"data.mask.threshold={threshold}" + (" data.mask.invert=true" if inverted else "")]
-    return [f"data.mask.crack_values=[{value}]" for value in values if value != background]
+        return [MaskRule(threshold=threshold, invert=above > counts.total() / 2)]
+    return [MaskRule(crack_values=(value,)) for value in values if value != background]
 
 
 def colour_remedy(masks: Sequence[Colours]) -> str:
     """The channel, and the threshold where needed, that reads masks in colour."""
-    for channel in ("max", "red", "green", "blue"):
+    rules, counts = colour_suggestions(masks)
+    if not rules:
+        return "look at the masks: each channel is one flat value"
+    return _either(rules) + ("" if _is_plain(counts) else _explanation(counts))
+
+
+def colour_suggestions(masks: Sequence[Colours]) -> tuple[list[MaskRule], Counter[int]]:
+    """The rules that could be meant, and the values of the channel that they read; none where no channel varies."""
+    for channel in _CHANNELS:
         counts = Counter[int]()
         for colours_HW3 in masks:
             found, numbers = np.unique(pick_channel(colours_HW3, channel), return_counts=True)
             counts.update(dict(zip(found.tolist(), numbers.tolist(), strict=True)))
-        values = sorted(counts)
-        if len(values) == 1:  # the same on crack and background
+        if len(counts) == 1:  # the same on crack and background
             continue
-        line = f"data.mask.channel={channel}"
-        if len(values) == 2 and values[0] == 0:
-            return f"`{line}{' data.mask.invert=true' if counts[values[1]] > counts[0] else ''}`"
-        return " or ".join(f"`{line} {setting}`" for setting in settings(counts)) + _explanation(counts)
-    return "look at the masks: each channel is one flat value"
+        if _is_plain(counts):
+            return [MaskRule(channel=channel, invert=counts[max(counts)] > counts[0])], counts
+        return [
+            MaskRule(channel=channel, crack_values=rule.crack_values, threshold=rule.threshold, invert=rule.invert)
+            for rule in suggestions(counts)
+        ], counts
+    return [], Counter()
+
+
+def _is_plain(counts: Counter[int]) -> bool:
+    """0 and one other value, which no rule need explain."""
+    return len(counts) == 2 and 0 in counts
+
+
+def _either(rules: Sequence[MaskRule]) -> str:
+    return " or ".join(f"`{setting(rule)}`" for rule in rules)
 
 
 def inverted_remedy(given: MaskRule) -> str:
@@ -79,12 +112,13 @@ def inverted_remedy(given: MaskRule) -> str:
 
 def _explanation(counts: Counter[int]) -> str:
     values = sorted(counts)
-    if len(values) > 2 and _are_labels(values):
+    if len(values) > 2 and are_labels(values):
         return ", whichever value means crack; several go together as [1,2]"
     return ""
 
 
-def _are_labels(values: Sequence[int]) -> bool:
+def are_labels(values: Sequence[int]) -> bool:
+    """Whether values name classes, where they are not the shades of a smoothed edge or of JPEG."""
     if len(values) > _MOST_LABELS:
         return False
     low, high = values[0], values[-1]

@@ -11,8 +11,9 @@ from typing import Literal, overload
 
 from crack_sweeps.data.groups import group_photos
 from crack_sweeps.data.images import image_size, load_upright
-from crack_sweeps.data.layouts import Pair, find_pairs
+from crack_sweeps.data.layouts import find_pairs
 from crack_sweeps.data.masks import decide_rule
+from crack_sweeps.data.pairing import Pair
 from crack_sweeps.data.photos import Photo, PhotoSet, ResolvedMaskRule
 from crack_sweeps.data.splits import Ungrouped, assign_splits, join_duplicates
 from crack_sweeps.errors import DataError

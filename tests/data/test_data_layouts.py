@@ -49,6 +49,14 @@ def refused(root: Path) -> DataError:
         (("1.png", "1_GT.png"), None),
         (("1.jpg", "1.png"), None),
         (("train/1.jpg", "train/1_mask.png"), "train"),
+        (("traincrop/1.jpg", "traincrop/1.png"), "train"),
+        (("images_train/1.jpg", "masks_train/1.png"), "train"),
+        (("Original Image/1.jpg", "Ground Truth/1.png"), None),
+        (("walls_224_images/1.png", "walls_224_masks/1.png"), None),
+        (("images/img_1.jpg", "masks/mask_1.png"), None),
+        (("images/1_image.jpg", "masks/1_label.png"), None),
+        (("images/IMG_1.JPG", "masks/img_1.png"), None),
+        (("images/caf\u00e9.jpg", "masks/cafe\u0301.png"), None),  # macOS writes the accent as a letter of its own
     ],
 )
 def test_a_known_layout_gives_its_pair(tmp_path: Path, files: tuple[str, str], split: str | None) -> None:
@@ -58,6 +66,36 @@ def test_a_known_layout_gives_its_pair(tmp_path: Path, files: tuple[str, str], s
 def test_official_splits_are_found_together(tmp_path: Path) -> None:
     make(tmp_path, *(f"{split}/{kind}/1.png" for split in ("train", "val", "test") for kind in ("images", "masks")))
     assert {split for _, _, split in pairs(tmp_path)} == {"train", "val", "test"}
+
+
+def test_lists_with_a_photo_and_a_mask_in_each_line_are_the_set(tmp_path: Path) -> None:
+    make(tmp_path, "crops/1.jpg", "crops/1.png", "crops/2.jpg", "crops/2.png", "crops/3.jpg", "crops/3.png")
+    (tmp_path / "train.txt").write_text("crops/1.jpg crops/1.png\n/crops/9.jpg /crops/9.png\n")
+    (tmp_path / "test.txt").write_text("crops/2.jpg,crops/2.png\n")
+    found = find_pairs(tmp_path)
+    assert [(pair.image.name, pair.mask.name, pair.split) for pair in found.pairs] == [
+        ("1.jpg", "1.png", "train"),
+        ("2.jpg", "2.png", "test"),
+    ]
+    assert found.warnings == ("train.txt, test.txt: 1 line without files: /crops/9.jpg /crops/9.png; left out",)
+
+
+def test_lists_of_names_give_the_splits_of_a_folder(tmp_path: Path) -> None:
+    make(tmp_path, *(f"{kind}/{number}.png" for kind in ("images", "masks") for number in range(4)))
+    (tmp_path / "train.txt").write_text("0\n1.png\n")
+    (tmp_path / "val.txt").write_text("2\n7\n")
+    found = find_pairs(tmp_path)
+    assert {pair.image.stem: pair.split for pair in found.pairs} == {"0": "train", "1": "train", "2": "val"}
+    assert found.warnings == (
+        "train.txt, val.txt: 1 line without files: 7; left out",
+        "train.txt, val.txt: 1 photo in none of them: 3.png; left out",
+    )
+
+
+def test_a_list_that_is_no_text_is_named(tmp_path: Path) -> None:
+    make(tmp_path, "images/1.png", "masks/1.png")
+    (tmp_path / "train.txt").write_bytes(b"\xff\xfe\x00")
+    assert "train.txt: not a list that can be read" in refused(tmp_path).message
 
 
 def test_files_that_systems_leave_behind_are_not_photos(tmp_path: Path) -> None:

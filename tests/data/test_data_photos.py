@@ -58,7 +58,7 @@ def test_a_photo_cut_off_anywhere_is_an_error_that_names_it(tmp_path: Path, endi
     whole = path.read_bytes()
     for percent in range(0, 99, 3):
         path.write_bytes(whole[: len(whole) * percent // 100])
-        with pytest.raises(DataError, match=rf"1\.{ending}: not a whole image"):
+        with pytest.raises(DataError, match=rf"1\.{ending}: (not a whole image|an empty file)"):
             read_image(path)
 
 
@@ -109,3 +109,18 @@ def test_a_set_gives_the_photos_of_one_split() -> None:
 def test_a_rule_says_what_it_reads() -> None:
     assert str(ResolvedMaskRule(crack_values=(255,), allowed=(0, 255))) == "== 255"
     assert str(ResolvedMaskRule(threshold=128, invert=True, channel="max")) == ">= 128, inverted, channel max"
+
+
+@pytest.mark.parametrize(
+    ("content", "said", "remedy"),
+    [
+        (b"", "an empty file", "copy it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer", "git lfs pull"),
+        (b"<!DOCTYPE html><html><body>404</body></html>", "a web page", "download the file again"),
+    ],
+)
+def test_a_file_that_is_no_image_is_told_for_what_it_is(tmp_path: Path, content: bytes, said: str, remedy: str) -> None:
+    (tmp_path / "1.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=said) as caught:
+        read_image(tmp_path / "1.jpg")
+    assert remedy in (caught.value.hint or "")
