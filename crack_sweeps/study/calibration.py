@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import platform
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from crack_sweeps.runs.directory import RunDirectory, all_runs
 from crack_sweeps.training.footprint import DeviceType, MemoryForecast
@@ -84,6 +85,16 @@ def calibrate(device: str, outputs: Path, *, on: DeviceType) -> Calibration:
         factor=factor,
         forecast_error=max((abs(foreseen / peak - 1) for foreseen, peak in allocated), default=None),
     )
+
+
+def held_bytes(row: Mapping[str, Any]) -> float | None:
+    """What the process of a trial held at its peak, from its row of the ledger; None if that was not measured."""
+    peaks: Mapping[str, float] = row["peaks"]
+    known = peaks.get("vram/peak_process_bytes") or peaks.get("memory/peak_rss_bytes")
+    reserved = peaks.get("vram/peak_reserved_bytes")
+    if known is None and reserved is not None:  # the driver does not tell: the context is taken to be the default's
+        return reserved + DEFAULTS["cuda"][1]
+    return known
 
 
 def host_name() -> str:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import io
 import math
 import statistics
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import optuna
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -21,22 +19,18 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
-from optuna.importance import PedAnovaImportanceEvaluator
 
 from crack_sweeps import durable
-from crack_sweeps.specs.study import Choices, Objective, Parameter, Range, identified, unfrozen
+from crack_sweeps.specs.study import Choices, Objective, Parameter, identified
 from crack_sweeps.specs.study_loading import ResolvedStudy
-from crack_sweeps.specs.words import shown
-from crack_sweeps.study.calibration import DEFAULTS
+from crack_sweeps.study.calibration import held_bytes
 from crack_sweeps.study.folder import StudyFolder
 from crack_sweeps.study.history import TRAINED, Outcome, Trial
+from crack_sweeps.study.importances import find_importances
 from crack_sweeps.study.ledger import Row, read_rows
+from crack_sweeps.study.scales import FEWEST, Scale, agreement, short_names, spread
 from crack_sweeps.study.store import Store
 
-FEWEST = 3  # trials below which a picture says nothing
-FEWEST_FOR_IMPORTANCES = 8  # complete trials; the parameters are compared between the best of them and all
-# PED-ANOVA compares the best tenth with all; its authors want five trials in it.
-TOP_SHARE, TOP_TRIALS = 0.1, 5
 FOREMOST = 20  # lines that stand out from the others
 MOST_AXES = 14  # parallel coordinates side by side that still can be read
 
@@ -59,7 +53,6 @@ class _Search:
     space: Mapping[str, Parameter]
     objective: Objective
     budget_bytes: int | None
-    study: optuna.Study
 
     @property
     def metric(self) -> str:
@@ -118,7 +111,6 @@ def draw_figures(folder: StudyFolder, store: Store, study: ResolvedStudy) -> lis
             space=arm.space,
             objective=study.spec.objective,
             budget_bytes=study.spec.memory_budget_bytes or folder.read_facts().get("memory_budget_bytes"),
-            study=store.optuna_study(arm.name),
         )
         for name, draw in PICTURES.items():
             figure = draw(search)
@@ -215,29 +207,20 @@ def _rug(axis: Axes, numbers: Sequence[int], colour: str, label: str) -> None:
 
 def _importances(search: _Search) -> Figure | None:
     """How much each parameter tells the best complete trials from all complete ones."""
-    num_complete = len(search.complete)
-    if num_complete < FEWEST_FOR_IMPORTANCES:
-        return None
-    share = min(0.5, max(TOP_SHARE, TOP_TRIALS / num_complete))
-    with warnings.catch_warnings():  # Optuna warns of few trials; the picture says it
-        warnings.simplefilter("ignore")
-        found = PedAnovaImportanceEvaluator(target_quantile=share).evaluate(search.study)
-    parts = {key: value for key, value in found.items() if key in search.space and math.isfinite(value)}
-    total = sum(parts.values())
-    if total <= 0:
+    tried = [(trial.suggestion, search.score(trial)) for trial in search.complete]
+    found = find_importances(search.space, tried, maximize=search.sign > 0)
+    if found is None:
         return None
     names = short_names(search.space)
-    ordered = sorted(parts, key=lambda key: (parts[key], key))
-    figure, (axis,) = _panels(1, 1, width=8.0, height=0.9 + 0.34 * len(ordered), left=2.4)
-    num_top = max(1, math.ceil(share * num_complete))
-    _say(figure, search, f"What tells the best {num_top} of {num_complete} complete trials from the others (PED-ANOVA)")
-    bars = axis.barh([names[key] for key in ordered], [parts[key] / total for key in ordered], color=_BLUE, height=0.62)
+    shares = dict(reversed(list(found.shares.items())))  # the largest at the top
+    figure, (axis,) = _panels(1, 1, width=8.0, height=0.9 + 0.34 * len(shares), left=2.4)
+    said = f"What tells the best {found.num_top} of {found.num_complete} complete trials from the others (PED-ANOVA)"
+    _say(figure, search, said)
+    bars = axis.barh([names[key] for key in shares], list(shares.values()), color=_BLUE, height=0.62)
     axis.bar_label(bars, fmt=lambda value: f"{100 * value:.0f} %", padding=4, fontsize=9)
-    few = num_complete < TOP_TRIALS / TOP_SHARE
-    note = f"; a hint and no more: {TOP_TRIALS / TOP_SHARE:.0f} complete trials would be enough" if few else ""
-    _dress(axis, f"share of importance{note}", "")
+    _dress(axis, "share of importance" + (f"; {found.caveat}" if found.caveat else ""), "")
     axis.grid(visible=False, axis="y")
-    axis.set_xlim(0, 1.12 * max(parts.values()) / total)
+    axis.set_xlim(0, 1.12 * max(shares.values()))
     axis.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
     axis.tick_params(axis="y", length=0)
     return figure
@@ -266,14 +249,14 @@ def _slices(search: _Search) -> Figure | None:
     edge = low + 0.035 * (high - low) if search.sign > 0 else high - 0.035 * (high - low)
     colours = _Colours(0, max(1, max(trial.number for trial in search.trials)), reverse=False)
     for number, (key, axis) in enumerate(zip(keys, axes, strict=False)):
-        scale = _Scale.of(search.space[key])
+        scale = Scale.of(search.space[key])
         pruned = [trial for trial in search.pruned if key in trial.suggestion]
         complete = [trial for trial in search.complete if key in trial.suggestion]
         for trials, style in ((pruned, {"marker": "x", "s": 24, "c": _GREY, "alpha": 0.6}), (complete, {"s": 44})):
             if trials is complete:
                 style = {**style, "c": [colours.of(trial.number) for trial in trials], "edgecolors": "white"}
             placed = [(scale.place(t.suggestion[key]), t) for t in trials]
-            xs = _spread([x for x, _ in placed]) if scale.labels else [x for x, _ in placed]
+            xs = spread([x for x, _ in placed]) if scale.labels else [x for x, _ in placed]
             at = [
                 (x, search.score(t) if trials is complete else edge)
                 for x, (known, t) in zip(xs, placed, strict=True)
@@ -286,7 +269,7 @@ def _slices(search: _Search) -> Figure | None:
                 x, y = at[trials.index(search.best)]
                 _ring(axis, x, y)
         _dress(axis, names[key] + scale.note, search.metric if number % columns == 0 else "")
-        scale.dress(axis.xaxis, axis)
+        _dress_scale(scale, axis.xaxis, axis)
         if number % columns:
             axis.tick_params(axis="y", labelleft=False)
     for axis in axes[len(keys) :]:
@@ -335,7 +318,7 @@ def _parallel(search: _Search) -> Figure | None:
             solid_capstyle="round",
         )
     for position, key in enumerate(keys):
-        _draw_parallel_axis(axis, position, names[key], _Scale.of(search.space[key]))
+        _draw_parallel_axis(axis, position, names[key], Scale.of(search.space[key]))
         if any(key not in trial.suggestion for trial in search.complete + search.pruned):
             _boxed(axis, position, _ABSENT, "absent", colour=_GREY)
     axis.set_xlim(-0.12, len(keys) - 0.88)
@@ -350,14 +333,14 @@ _ABSENT = -0.12  # where the line of a trial passes that has no such parameter
 
 def _heights(search: _Search, key: str) -> dict[int, float]:
     """Where each trial's line crosses the axis of a parameter, from 0 to 1; lines of one choice are spread a little."""
-    scale = _Scale.of(search.space[key])
+    scale = Scale.of(search.space[key])
     trials = [*search.complete, *search.pruned]
     placed = [scale.share(trial.suggestion[key]) if key in trial.suggestion else None for trial in trials]
-    spread = _spread(placed, 0.5 / max(2, len(scale.labels))) if scale.labels else placed
-    return {t.number: _ABSENT if at is None else at for t, at in zip(trials, spread, strict=True)}
+    apart = spread(placed, 0.5 / max(2, len(scale.labels))) if scale.labels else placed
+    return {t.number: _ABSENT if at is None else at for t, at in zip(trials, apart, strict=True)}
 
 
-def _draw_parallel_axis(axis: Axes, position: int, name: str, scale: _Scale) -> None:
+def _draw_parallel_axis(axis: Axes, position: int, name: str, scale: Scale) -> None:
     axis.plot([position, position], [0, 1], color="black", linewidth=0.9, zorder=3)
     head = _wrapped(name) + (f"\n{scale.note.strip()}" if scale.note else "")
     axis.text(position, 1.06, head, ha="center", va="bottom", fontsize=9)
@@ -453,16 +436,6 @@ def _memory(search: _Search) -> Figure | None:
     return figure
 
 
-def held_bytes(row: Row) -> float | None:
-    """What the process of a trial held at its peak; None if that was not measured."""
-    peaks: Mapping[str, float] = row["peaks"]
-    known = peaks.get("vram/peak_process_bytes") or peaks.get("memory/peak_rss_bytes")
-    reserved = peaks.get("vram/peak_reserved_bytes")
-    if known is None and reserved is not None:  # the driver does not tell: the context is taken to be the default's
-        return reserved + DEFAULTS["cuda"][1]
-    return known
-
-
 PICTURES: dict[str, Callable[[_Search], Figure | None]] = {
     "history": _history,
     "importances": _importances,
@@ -472,157 +445,15 @@ PICTURES: dict[str, Callable[[_Search], Figure | None]] = {
     "memory": _memory,
 }
 
-# --- names and scales ----------------------------------------------------------------------------
 
-
-def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """The shortest ends of dotted keys that still tell them apart."""
-    keys = list(keys)
-
-    def end(key: str, num_parts: int) -> str:
-        return ".".join(key.split(".")[-num_parts:])
-
-    names = {}
-    for key in keys:
-        lengths = range(1, key.count(".") + 2)
-        names[key] = next(end(key, n) for n in lengths if sum(end(other, n) == end(key, n) for other in keys) == 1)
-    return names
-
-
-def choice_labels(choices: Sequence[Any]) -> tuple[list[str], str]:
-    """Labels of choices, and a note with what all of them have in common, which the labels then leave out.
-
-    `swinv2_tiny_window8` and `swinv2_base_window8` are `tiny` and `base`, with the note `swinv2_*_window8`.
-    """
-    labels = [_label(choice) for choice in choices]
-    if len(choices) < 2 or not all(isinstance(choice, str) for choice in choices):
-        return labels, ""
-    words = [label.split("_") for label in labels]
-    fewest = min(map(len, words))
-    first = _num_common(words, fewest - 1)
-    last = _num_common([word[::-1] for word in words], fewest - 1 - first)
-    if first + last == 0:
-        return labels, ""
-    middle = ["_".join(word[first : len(word) - last]) for word in words]
-    return middle, "_".join([*words[0][:first], "*", *words[0][len(words[0]) - last :]])
-
-
-def _num_common(words: Sequence[Sequence[str]], most: int) -> int:
-    return next((n for n in range(most) if len({word[n] for word in words}) > 1), max(0, most))
-
-
-def _label(value: Any) -> str:
-    plain = unfrozen(value)
-    if isinstance(plain, list):
-        return "[" + ", ".join(_label(item) for item in plain) + "]"
-    return plain if isinstance(plain, str) else shown(plain)
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """Where values of a parameter stand on an axis; choices stand at 0, 1, 2 ... in the order of the space."""
-
-    parameter: Parameter
-    labels: Sequence[str]  # of choices
-    note: str
-    positions: Mapping[Any, int]
-
-    @classmethod
-    def of(cls, parameter: Parameter) -> _Scale:
-        if isinstance(parameter, Range):
-            return cls(parameter, (), "", {})
-        labels, common = choice_labels(parameter.choices)
-        note = f"\n{common}" if common else ""
-        return cls(parameter, labels, note, {identified(c): i for i, c in enumerate(parameter.choices)})
-
-    def place(self, value: Any) -> float | None:
-        """On the axis; None for a value that the space does not hold."""
-        if isinstance(self.parameter, Choices):
-            at = self.positions.get(identified(value))
-            return None if at is None else float(at)
-        return float(value) if isinstance(value, (int, float)) else None
-
-    def share(self, value: Any) -> float | None:
-        """From 0 at the low end of the axis to 1 at the high end."""
-        at = self.place(value)
-        if at is None:
-            return None
-        if isinstance(self.parameter, Choices):
-            return (at + 0.5) / len(self.labels)
-        low, high = float(self.parameter.low), float(self.parameter.high)
-        if self.parameter.log:
-            return math.log(at / low) / math.log(high / low)
-        return (at - low) / (high - low)
-
-    def marks(self) -> list[tuple[float, str]]:
-        """Labels along the axis, with their places from 0 to 1."""
-        if isinstance(self.parameter, Choices):
-            return [((i + 0.5) / len(self.labels), label) for i, label in enumerate(self.labels)]
-        low, high = float(self.parameter.low), float(self.parameter.high)
-        middle = math.sqrt(low * high) if self.parameter.log else (low + high) / 2
-        return [(0.0, f"{low:g}"), (0.5, f"{middle:.2g}"), (1.0, f"{high:g}")]
-
-    def dress(self, along: Any, axis: Axes) -> None:
-        """Ticks and limits of the axis that this parameter lies along."""
-        if isinstance(self.parameter, Choices):
-            turned = sum(map(len, self.labels)) > 30
-            along.set_ticks(
-                range(len(self.labels)),
-                self.labels,
-                rotation=22 if turned else 0,
-                ha="right" if turned else "center",
-                fontsize=8,
-            )
-            axis.set_xlim(-0.5, len(self.labels) - 0.5)
-            axis.grid(visible=False, axis="x")  # trials of one choice are spread beside its mark
-            return
-        low, high = float(self.parameter.low), float(self.parameter.high)
-        if self.parameter.log:
-            axis.set_xscale("log")
-            axis.set_xlim(low / (high / low) ** 0.04, high * (high / low) ** 0.04)
-            ticks = [low, math.sqrt(low * high), high] if high / low < 100 else None
-            if ticks is not None:
-                along.set_ticks(ticks, [f"{tick:.2g}" for tick in ticks])
-                along.set_minor_locator(NullLocator())
-        else:
-            margin = 0.04 * (high - low)
-            axis.set_xlim(low - margin, high + margin)
-            along.set_major_locator(MaxNLocator(4, integer=self.parameter.whole))
-
-
-def _spread(places: Sequence[float | None], width: float = 0.4) -> list[Any]:
-    """Places that fall together, drawn apart evenly over a width, in their order; None stays None."""
-    together = Counter(places)
-    seen: Counter[float | None] = Counter()
-    apart: list[float | None] = []
-    for place in places:
-        seen[place] += 1
-        share = (seen[place] - 0.5) / together[place] - 0.5
-        apart.append(None if place is None else place + width * share)
-    return apart
+def _agreement(search: _Search, key: str) -> float:
+    tried = [(t.suggestion[key], search.score(t)) for t in search.complete if key in t.suggestion]
+    return agreement(Scale.of(search.space[key]), tried)
 
 
 def _values(search: _Search, key: str) -> set[Any]:
     trials = [*search.complete, *search.pruned]
     return {identified(trial.suggestion[key]) if key in trial.suggestion else None for trial in trials}
-
-
-def _agreement(search: _Search, key: str) -> float:
-    """How well a parameter orders the complete trials: a correlation of ranks, of group means for choices."""
-    scale = _Scale.of(search.space[key])
-    found = [(scale.share(t.suggestion[key]), search.score(t)) for t in search.complete if key in t.suggestion]
-    pairs = [(at, score) for at, score in found if at is not None]
-    if len(pairs) < FEWEST:
-        return 0.0
-    scores = np.argsort(np.argsort([score for _, score in pairs])).astype(float)
-    if scale.labels:
-        groups = {at: scores[[other == at for other, _ in pairs]].mean() for at, _ in pairs}
-        places = np.array([groups[at] for at, _ in pairs])
-    else:
-        places = np.argsort(np.argsort([at for at, _ in pairs])).astype(float)
-    if places.std() == 0 or scores.std() == 0:
-        return 0.0
-    return abs(float(np.corrcoef(places, scores)[0, 1]))
 
 
 # --- how it is drawn -----------------------------------------------------------------------------
@@ -693,6 +524,34 @@ def _dress(axis: Axes, x_label: str, y_label: str) -> None:
     axis.grid(color="#e4e4e4", linewidth=0.6)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def _dress_scale(scale: Scale, along: Any, axis: Axes) -> None:
+    """Ticks and limits of the axis that this parameter lies along."""
+    if isinstance(scale.parameter, Choices):
+        turned = sum(map(len, scale.labels)) > 30
+        along.set_ticks(
+            range(len(scale.labels)),
+            scale.labels,
+            rotation=22 if turned else 0,
+            ha="right" if turned else "center",
+            fontsize=8,
+        )
+        axis.set_xlim(-0.5, len(scale.labels) - 0.5)
+        axis.grid(visible=False, axis="x")  # trials of one choice are spread beside its mark
+        return
+    low, high = float(scale.parameter.low), float(scale.parameter.high)
+    if scale.parameter.log:
+        axis.set_xscale("log")
+        axis.set_xlim(low / (high / low) ** 0.04, high * (high / low) ** 0.04)
+        ticks = [low, math.sqrt(low * high), high] if high / low < 100 else None
+        if ticks is not None:
+            along.set_ticks(ticks, [f"{tick:.2g}" for tick in ticks])
+            along.set_minor_locator(NullLocator())
+    else:
+        margin = 0.04 * (high - low)
+        axis.set_xlim(low - margin, high + margin)
+        along.set_major_locator(MaxNLocator(4, integer=scale.parameter.whole))
 
 
 def _ring(axis: Axes, x: float, y: float) -> None:

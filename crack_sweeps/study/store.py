@@ -58,7 +58,7 @@ class Store:
         self._shown = mask(url)
         self._arms = {arm.name: arm for arm in arms}
         direction = StudyDirection.MAXIMIZE if objective.direction == "maximize" else StudyDirection.MINIMIZE
-        with _quiet_optuna():
+        with quiet_optuna():
             try:
                 self._storage = _open(url)
                 self._study_ids = {arm: self._study_id(f"{name}/{arm}", direction) for arm in self._arms}
@@ -127,12 +127,6 @@ class Store:
         """Give the connections back."""
         self._storage.remove_session()
         self._storage.engine.dispose()
-
-    def optuna_study(self, arm: str) -> optuna.Study:
-        """Optuna's own object, for its figures."""
-        name = self._storage.get_study_name_from_id(self._study_ids[arm])
-        with _quiet_optuna():
-            return optuna.load_study(study_name=name, storage=self._storage)
 
     def _study_id(self, name: str, direction: StudyDirection) -> int:
         try:
@@ -226,7 +220,8 @@ def _read(arm: str, frozen: FrozenTrial) -> Trial:
 
 
 @contextmanager
-def _quiet_optuna() -> Iterator[None]:
+def quiet_optuna() -> Iterator[None]:
+    """Optuna says nothing but errors while the block runs: its lines would stand in the study's table."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

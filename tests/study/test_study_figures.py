@@ -16,10 +16,11 @@ import pytest
 from crack_sweeps.runs.events import EventLog
 from crack_sweeps.specs.study_loading import ResolvedStudy, resolve_study
 from crack_sweeps.study import figures
-from crack_sweeps.study.calibration import DEFAULTS
-from crack_sweeps.study.figures import PICTURES, choice_labels, draw_figures, held_bytes, short_names
+from crack_sweeps.study.calibration import DEFAULTS, held_bytes
+from crack_sweeps.study.figures import PICTURES, draw_figures
 from crack_sweeps.study.folder import FORMAT, StudyFolder
 from crack_sweeps.study.history import Trial
+from crack_sweeps.study.scales import choice_labels, short_names
 from crack_sweeps.study.store import Store, sqlite_url
 
 GIB = 1 << 30
@@ -81,9 +82,8 @@ class Drawn:
     def search(self) -> figures._Search:
         arm = self.study.arms[0]
         rows = list(figures.read_rows(self.folder))
-        study = self.store.optuna_study(arm.name)
         return figures._Search(
-            "drawn", self.store.trials(arm.name), rows, arm.space, self.study.spec.objective, 2 * GIB, study
+            "drawn", self.store.trials(arm.name), rows, arm.space, self.study.spec.objective, 2 * GIB
         )
 
     def words(self, picture: str) -> str:
