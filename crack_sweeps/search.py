@@ -16,7 +16,7 @@ from crack_sweeps.errors import DeviceError, StoreError, UserError
 from crack_sweeps.runs.directory import OUTPUTS
 from crack_sweeps.specs.study_loading import ResolvedStudy, identity, resolve_study
 from crack_sweeps.study.calibration import Calibration, calibrate, host_name
-from crack_sweeps.study.coordinator import Coordinator, Machinery, StudyEnded, StudyUpdate
+from crack_sweeps.study.coordinator import Coordinator, Machinery
 from crack_sweeps.study.folder import Opened, StudyFolder, open_folder
 from crack_sweeps.study.forecasts import Forecaster
 from crack_sweeps.study.imports import import_trials
@@ -25,6 +25,7 @@ from crack_sweeps.study.local import LocalExecutor
 from crack_sweeps.study.packing import Packer, read_slots
 from crack_sweeps.study.plan import StudyPlan, find_stored, make_study_plan, scratch_forecaster
 from crack_sweeps.study.store import Store, database_of, sqlite_url
+from crack_sweeps.study.updates import StudyEnded, StudyUpdate
 from crack_sweeps.study.warm import processes
 from crack_sweeps.tracking.location import mask, require_local, store_location
 from crack_sweeps.tracking.start import MirrorHandle, start_study_mirror
@@ -228,7 +229,7 @@ def searching(
         folder.write_lease()
         folder.stop_request.unlink(missing_ok=True)
         processes()  # the warm server imports while the store is opened
-        store = stack.enter_context(closing(Store(url, folder.name, resolved.arms, resolved.spec.objective)))
+        store = stack.enter_context(closing(Store(url, folder.name, resolved.all_arms, resolved.spec.objective)))
         if opened.imports_from is not None:
             before = storage or sqlite_url(database_of(opened.imports_from))
             import_trials(opened.imports_from, before, resolved, store, notify=notify)

@@ -49,6 +49,7 @@ space:
 sampler: {name: tpe, startup_trials: 4}
 pruner: {name: hyperband, min_epochs: 1, reduction_factor: 2}
 budget: {trials: 8}
+finalists: {seeds: 0}
 jobs: 1
 """
 
@@ -189,7 +190,7 @@ class Bench:
         folder = open_folder(study, identity(study, photos.digest), {}).folder
         outputs = Path("artifacts/outputs")
         trials = StandInExecutor(outputs, objective)
-        with closing(Store(sqlite_url(folder.database), folder.name, study.arms, study.spec.objective)) as store:
+        with closing(Store(sqlite_url(folder.database), folder.name, study.all_arms, study.spec.objective)) as store:
             machinery = Machinery(
                 store,
                 trials,
@@ -205,6 +206,6 @@ class Bench:
                 on_update(update)
             return updates, trials, folder
 
-    def trials(self, study: ResolvedStudy, folder: StudyFolder) -> list[Trial]:
-        with closing(Store(sqlite_url(folder.database), folder.name, study.arms, study.spec.objective)) as store:
-            return store.trials(study.arms[0].name)
+    def trials(self, study: ResolvedStudy, folder: StudyFolder, arm: str | None = None) -> list[Trial]:
+        with closing(Store(sqlite_url(folder.database), folder.name, study.all_arms, study.spec.objective)) as store:
+            return store.trials(arm or study.arms[0].name)

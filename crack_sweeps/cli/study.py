@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from crack_sweeps.cli.study_board import StudyBoard
     from crack_sweeps.search import StudyRecord
     from crack_sweeps.specs.study_loading import ResolvedStudy
-    from crack_sweeps.study.coordinator import StudyBegan
+    from crack_sweeps.study.updates import StudyBegan
 
 SOME_FAILED = 3
 STOPPED = 143  # on request of `sweeps stop`: as by SIGTERM, its quieter sister
@@ -125,7 +125,7 @@ def _watch(study: str | None, resolved: ResolvedStudy, flags: Mapping[str, Any],
     """Run the search and show how it goes: a table on a terminal, elsewhere a line for each thing that happens."""
     from crack_sweeps import console, search
     from crack_sweeps.cli.study_board import StudyBoard
-    from crack_sweeps.study.coordinator import Notice, StudyBegan, StudyEnded
+    from crack_sweeps.study.updates import Notice, StudyBegan, StudyEnded
 
     board, on_terminal = StudyBoard(), sys.stderr.isatty()
     updates = search.searching(study, stop=caught.reason, notify=console.say, **flags)

@@ -20,7 +20,7 @@ from crack_sweeps.cli.study_words import (
 from crack_sweeps.console import Cell, Share, Table, View, human_seconds
 
 if TYPE_CHECKING:
-    from crack_sweeps.study.coordinator import EpochDone, Launched, StudyUpdate
+    from crack_sweeps.study.updates import EpochDone, Launched, StudyUpdate
     from crack_sweeps.study.standing import Standing
 
 NUM_RECENT = 6  # lines of trials that ended
@@ -100,7 +100,7 @@ class StudyBoard:
         Returns:
             The line that says it; None if there is nothing to say.
         """
-        from crack_sweeps.study import coordinator as c
+        from crack_sweeps.study import updates as c
 
         if self._seen is None:
             return ended_line(update.row, is_best=update.is_best) if isinstance(update, c.TrialEnded) else None

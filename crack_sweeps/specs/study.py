@@ -150,11 +150,11 @@ def _kind_of_parameter(written: Any) -> str | None:
     return None if chosen == ranged else "choices" if chosen else "range"
 
 
-_Parameter = Annotated[
+AnyParameter = Annotated[
     Annotated[Choices, Tag("choices")] | Annotated[Range, Tag("range")],
     Discriminator(_kind_of_parameter, custom_error_type="parameter", custom_error_message=NO_PARAMETER),
 ]
-Space = Annotated[dict[Key, _Parameter], Field(min_length=1, max_length=MAX_PARAMETERS)]
+Space = Annotated[dict[Key, AnyParameter], Field(min_length=1, max_length=MAX_PARAMETERS)]
 
 
 def check_conditions(space: Mapping[str, Parameter]) -> None:
@@ -237,12 +237,35 @@ class Budget(Frozen):
     """What the search may spend."""
 
     trials: Count = Field(30, le=1_000_000, description="Trials that train; those rejected before do not count.")
+    baseline_trials: int | None = Field(
+        None,
+        strict=True,
+        ge=0,
+        le=1_000_000,
+        description="The same for each baseline; null: as many. 0: its settings as shipped, trained once.",
+    )
     gpu_hours: float | None = Field(
         None,
         strict=True,
         gt=0.0,
         le=1e9,
         description="Hours of training over all trials, after which none begins; null: no limit.",
+    )
+
+    def of(self, *, main: bool) -> int:
+        """Trials of the main arm, or of each baseline; 0 is no search."""
+        return self.trials if main or self.baseline_trials is None else self.baseline_trials
+
+
+class Finalists(Frozen):
+    """What is done with the best settings of each arm: trained anew with other seeds, then scored on test, once."""
+
+    seeds: int = Field(
+        3,
+        strict=True,
+        ge=0,
+        le=100,
+        description="Trainings of each arm's best settings, from 3 on for an interval over seeds; 0: none.",
     )
 
 
@@ -274,10 +297,37 @@ class QuickLook(Frozen):
     settings: dict[Key, Plain] = Field(
         default_factory=dict, description="KEY: VALUE on the base experiment, over the profile."
     )
-    space: dict[Key, _Parameter | None] = Field(
+    space: dict[Key, AnyParameter | None] = Field(
         default_factory=dict, description="Parameters that replace those of the space or join it; null drops one."
     )
     pruner: Pruner | None = Field(None, description="Takes the place of the study's pruner: there are fewer epochs.")
+
+
+class ArmQuickLook(Frozen):
+    """What a quick look lays over a baseline, beside what it shares with the main arm."""
+
+    settings: dict[Key, Plain] = Field(default_factory=dict, description="KEY: VALUE on the baseline's experiment.")
+    space: dict[Key, AnyParameter | None] = Field(
+        default_factory=dict, description="Parameters that replace those of its space or join it; null drops one."
+    )
+
+
+class Baseline(Frozen):
+    """An arm to compare with: another experiment, searched in the same way and for as long.
+
+    What the study's `settings` and `space` say of anything but the model holds for it too, in the same ranges.
+    """
+
+    base: str = Field(
+        min_length=1, max_length=4096, description="The baseline's experiment: its name, or a path as `base` has it."
+    )
+    settings: dict[Key, Plain] = Field(
+        default_factory=dict, description="KEY: VALUE on that experiment, beside what it shares."
+    )
+    space: dict[Key, AnyParameter | None] = Field(
+        default_factory=dict, description="Parameters beside those that it shares, or in their place; null drops one."
+    )
+    quick_look: ArmQuickLook | None = Field(None, description="What the cpu profile lays over this arm alone.")
 
 
 class StudySpec(Frozen):
@@ -296,7 +346,11 @@ class StudySpec(Frozen):
     objective: Objective = Field(default_factory=Objective, description="What makes a trial good.")
     sampler: Sampler = Field(default_factory=Sampler, description="What makes the suggestions.")
     pruner: Pruner = Field(default_factory=Pruner, description="When a trial is stopped early.")
+    baselines: tuple[Baseline, ...] = Field((), max_length=20, description="Arms to compare the main one with.")
     budget: Budget = Field(default_factory=Budget, description="How many trials, how many hours.")
+    finalists: Finalists = Field(
+        default_factory=Finalists, description="How often each arm's best settings are trained anew, for test."
+    )
     memory_budget: Annotated[StrictStr, AfterValidator(_memory_budget)] = Field(
         "auto",
         description="Memory that a trial may need by forecast, such as 8GiB; auto: what is free, less 5 %.",

@@ -85,10 +85,9 @@ def _translated(error: ValidationError, data: Mapping[str, Any]) -> Iterator[Com
 def _place(detail: ErrorDetails, data: Mapping[str, Any]) -> tuple[str | int, ...]:
     """Where in the file an error is: pydantic's place, without the members of unions that it tried."""
     loc = detail["loc"]
-    for head in (("space",), ("quick_look", "space")):
-        depth = len(head) + 1  # beyond the parameter's own key stands which kind of parameter it was taken for
-        if loc[: len(head)] == head and len(loc) > depth:
-            loc = (*loc[:depth], *loc[depth + 1 :])
+    if "space" in loc and "settings" not in loc[: loc.index("space")]:
+        depth = loc.index("space") + 2  # beyond the parameter's own key stands which kind of parameter it was taken for
+        loc = (*loc[:depth], *loc[depth + 1 :])
     place: list[str | int] = []
     value: Any = data
     for part in loc:
@@ -160,6 +159,7 @@ def _field(place: tuple[str | int, ...]) -> tuple[FieldInfo | None, list[str]]:
                 field = (Choices.model_fields | Range.model_fields).get(names[0])
             return field, siblings
         members = alternatives(field.annotation) if field is not None else ()
+        members = tuple(inner for member in members for inner in (get_args(member) or (member,)))  # of a list its items
         group = next((inner for inner in members if isinstance(inner, type) and issubclass(inner, Frozen)), None)
     return field, siblings
 
@@ -172,6 +172,7 @@ WORDS = {
     "low": "a number",
     "high": "a number",
     "step": "a number",
+    "baselines": "a list of arms, such as `- base: unet_resnet50`",
     "jobs": "auto or a whole number from 1",
     "memory_budget": "auto or a size with its unit, such as 8GiB",
 }

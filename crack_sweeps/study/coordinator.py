@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ from crack_sweeps.study.executor import (
     Key,
     Leave,
     Message,
-    Order,
     Prune,
     Refused,
     Reported,
@@ -46,11 +45,23 @@ from crack_sweeps.study.forecasts import Forecaster, shape_key
 from crack_sweeps.study.history import TRAINED, Outcome, Trial
 from crack_sweeps.study.journal import StudyJournal
 from crack_sweeps.study.ledger import Ledger, row_of, trial_name
+from crack_sweeps.study.orders import order_for
 from crack_sweeps.study.outcome import ended, outcome_of
 from crack_sweeps.study.packing import Packer, Placement
 from crack_sweeps.study.pruning import judge
+from crack_sweeps.study.schedule import Final, Search, next_final, next_search, next_untuned, num_epochs
 from crack_sweeps.study.store import Store
 from crack_sweeps.study.suggest import suggest
+from crack_sweeps.study.updates import (
+    EpochDone,
+    Launched,
+    Notice,
+    Rejected,
+    StudyBegan,
+    StudyEnded,
+    StudyUpdate,
+    TrialEnded,
+)
 from crack_sweeps.tracking.state import Trainer
 from crack_sweeps.training.footprint import DeviceType
 
@@ -59,87 +70,10 @@ MAX_DEATHS = 3  # of a trial's process without a new epoch in between; then the 
 MAX_REJECTIONS = 200  # in a row; then the budget is to blame
 ORPHAN_PATIENCE_S = 20.0  # for a trial of a dead coordinator to store its checkpoint
 
+OUTCOMES: tuple[Outcome, ...] = ("complete", "pruned", "rejected", "failed", "out_of_memory")
+
 Stop = Callable[[], str | None]
-
-# --- what happens --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class StudyBegan:
-    """The coordinator is at work."""
-
-    folder: StudyFolder
-    num_trained: int
-    num_trials: int
-    num_adopted: int
-    jobs: int
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A suggestion that does not fit the memory budget; it costs no training."""
-
-    trial: Trial
-    name: str
-
-
-@dataclass(frozen=True)
-class Launched:
-    """A trial's process starts."""
-
-    trial: Trial
-    name: str
-    total_epochs: int
-    placement: Placement
-    adopted: bool
-
-
-@dataclass(frozen=True)
-class EpochDone:
-    """A trial has reported, and has its verdict."""
-
-    trial: Trial
-    name: str
-    epoch: int
-    total_epochs: int
-    value: float
-    metrics: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class TrialEnded:
-    """A trial is over."""
-
-    trial: Trial
-    name: str
-    row: Mapping[str, Any]
-    is_best: bool
-
-
-@dataclass(frozen=True)
-class Notice:
-    """Something that a person should know; the study goes on."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class StudyEnded:
-    """The coordinator leaves.
-
-    Args:
-        reason: Why before the end; None if the study is finished.
-        best: Row of the best complete trial of the main arm.
-    """
-
-    folder: StudyFolder
-    reason: str | None
-    num_trained: int
-    num_failed: int
-    best: Mapping[str, Any] | None
-
-
-StudyUpdate = StudyBegan | Rejected | Launched | EpochDone | TrialEnded | Notice | StudyEnded
+Conclude = Callable[[], Sequence[Path]]
 
 
 @dataclass
@@ -177,6 +111,7 @@ class Coordinator:
         machinery: Store, executor, memory.
         budget_bytes: What a trial's forecast may need; above it, it is rejected.
         outputs: Folder of all runs.
+        conclude: Called when all is trained; gives files of the study's folder that are to be shown with it.
     """
 
     def __init__(
@@ -188,6 +123,7 @@ class Coordinator:
         *,
         budget_bytes: int,
         outputs: Path,
+        conclude: Conclude = tuple,
     ) -> None:
         self.study, self.spec, self.folder, self.photos = study, study.spec, folder, photos
         self.store, self.executor, self.packer = machinery.store, machinery.executor, machinery.packer
@@ -195,6 +131,9 @@ class Coordinator:
         self.on: DeviceType = machinery.on
         self.budget_bytes = budget_bytes
         self.outputs = outputs
+        self._conclude = conclude
+        self._main = study.arms[0].name
+        self._arms = {arm.name: arm for arm in study.all_arms}
         self._running: dict[Key, _Running] = {}
         self._trials: dict[str, list[Trial]] = {}
         self._told_waiting = False
@@ -221,11 +160,11 @@ class Coordinator:
                 from crack_sweeps.study.figures import draw_figures  # matplotlib, needed at the end alone
 
                 self._journal.artifacts(draw_figures(self.folder, self.store, self.study), "figures")
+                self._journal.artifacts(self._conclude())
             self._journal.artifacts([self.folder.ledger])
             self._journal.end("FINISHED" if reason is None else "KILLED", reason)
-            yield StudyEnded(
-                self.folder, reason, self._num_trained(), self._count("failed", "out_of_memory"), self._best_row()
-            )
+            num_failed = sum(self._count(arm, "failed", "out_of_memory") for arm in self._arms)
+            yield StudyEnded(self.folder, reason, self._num_trained(), num_failed, self._best_row())
 
     def _search(self, stop: Stop) -> Generator[StudyUpdate, None, str | None]:
         reason: str | None = None
@@ -249,7 +188,7 @@ class Coordinator:
         while True:
             waiting = next((running for running in self._running.values() if not running.launched), None)
             if waiting is None:
-                if len(self._running) >= self.packer.jobs or not self._may_begin_another():
+                if len(self._running) >= self.packer.jobs:
                     return
                 waiting = yield from self._next_trial()
                 if waiting is None:
@@ -268,37 +207,67 @@ class Coordinator:
     def _disk_shortage(self, experiment: Experiment) -> str | None:
         return disk_shortage(self.outputs, running_bytes(*checkpoint_bytes(self.forecaster.peak(experiment))))
 
-    def _may_begin_another(self) -> bool:
+    def _turn(self) -> Search | Final | None:
+        """What trains next: arms by turns, and when all of them have been searched, their finalists."""
         hours = self.spec.budget.gpu_hours
-        if hours is not None and self._ledger.seconds >= hours * 3600:
-            return False
-        return self._num_trained() + len(self._running) < self.spec.budget.trials
+        if hours is None or self._ledger.seconds < hours * 3600:
+            turn = next_untuned(self.study, self._trials) or next_search(self.study, self._trials)
+            if turn is not None:
+                return turn
+        if any(self._arms[arm].finalist_of is None for arm, _ in self._running):
+            return None  # who wins is not known yet
+        return next_final(self.study, self._trials)
 
     def _next_trial(self) -> Generator[StudyUpdate, None, _Running | None]:
         """Ask for suggestions until one fits; the others are told as rejected, so that the sampler learns."""
-        arm = self.study.arms[0]
-        for _ in range(MAX_REJECTIONS):
-            trial, experiment = self._suggest(arm)
+        num_rejected = 0
+        while (turn := self._turn()) is not None:
+            trial, experiment = self._suggest(turn) if isinstance(turn, Search) else self._finalist(turn)
             self.store.add(trial)
-            self._trials[arm.name].append(trial)
+            self._trials[trial.arm].append(trial)
             if trial.outcome == "running":
                 return _Running(trial, experiment, adopted=False)
             self._ledger.add(self._row(trial))
-            if trial.outcome == "rejected":
-                yield Rejected(trial, self._name(trial))
-            else:
+            if trial.outcome != "rejected":
                 yield TrialEnded(trial, self._name(trial), self._row(trial), is_best=False)
-                if not self._may_begin_another():
-                    return None
+                continue
+            yield Rejected(trial, self._name(trial))
+            num_rejected += 1
+            if num_rejected == MAX_REJECTIONS:
+                raise self._nothing_fits(turn.arm)
+        return None
+
+    def _nothing_fits(self, arm: Arm) -> NothingFits:
         needs = min(t.facts["needed_bytes"] for t in self._trials[arm.name] if "needed_bytes" in t.facts)
-        raise NothingFits(
-            f"{MAX_REJECTIONS} suggestions in a row need more than the memory budget of {_gib(self.budget_bytes)}; "
-            f"the smallest so far needs {_gib(needs)}",
+        of_arm = "" if arm.name == self._main else f" of arm {arm.name}"
+        return NothingFits(
+            f"{MAX_REJECTIONS} suggestions{of_arm} in a row need more than the memory budget of "
+            f"{_gib(self.budget_bytes)}; the smallest so far needs {_gib(needs)}",
             hint="raise --vram-budget, or put smaller variants, crops or batches into the space",
         )
 
-    def _suggest(self, arm: Arm) -> tuple[Trial, Experiment]:
-        past = self._trials[arm.name]
+    def _finalist(self, turn: Final) -> tuple[Trial, Experiment]:
+        """One more training of an arm's best settings, with a seed that they were not chosen by."""
+        arm = turn.arm
+        assert arm.finalist_of is not None
+        number = len(self._trials[arm.name])
+        selected = None if turn.selected is None else self._trials[arm.finalist_of][turn.selected]
+        experiment = settle(arm, turn.suggestion)
+        excess, facts = self._measured(experiment)
+        facts |= {
+            "seed": turn.seed,
+            "repeat_of": None,
+            "finalist_of": arm.finalist_of,
+            "selected_trial": self._name(selected) if selected is not None else None,
+        }
+        if excess > 0:
+            return Trial(arm.name, number, turn.suggestion, "rejected", excess=excess, facts=facts), experiment
+        facts["run"] = self._new_run_name(arm, number)
+        trial = Trial(arm.name, number, turn.suggestion, "running", excess=excess, facts=facts)
+        return trial, self._experiment(trial)
+
+    def _suggest(self, turn: Search) -> tuple[Trial, Experiment]:
+        arm, past = turn.arm, self._trials[turn.arm.name]
         too_large = {trial.facts.get("shape") for trial in past if trial.outcome == "rejected"}
 
         def fits(candidate: Mapping[str, Any]) -> bool | None:
@@ -322,100 +291,79 @@ class Coordinator:
         )
         try:
             experiment = settle(arm, suggestion)
-            foreseen = self.forecaster.peak(experiment)
+            excess, facts = self._measured(experiment)
         except StudyError:  # the forecaster itself is in trouble
             raise
         except SweepsError as error:  # settings that do not go together, or of which no network can be built
             return Trial(arm.name, number, suggestion, "failed", facts={"reason": error.message}), arm.base
+        if excess > 0:
+            return Trial(arm.name, number, suggestion, "rejected", excess=excess, facts=facts), experiment
+        alike = [t for t in past if t.facts.get("fingerprint") == facts["fingerprint"] and t.outcome != "rejected"]
+        facts |= {
+            "run": self._new_run_name(arm, number),
+            "seed": arm.base.training.seed + len(alike),
+            "repeat_of": alike[0].number if alike else None,
+        }
+        if turn.epoch_cap is not None:
+            facts["epoch_cap"] = turn.epoch_cap
+        trial = Trial(arm.name, number, suggestion, "running", excess=excess, facts=facts)
+        return trial, self._experiment(trial)
+
+    def _measured(self, experiment: Experiment) -> tuple[float, dict[str, Any]]:
+        """By how much an experiment's forecast is over the budget, and what a trial's facts say of it."""
+        foreseen = self.forecaster.peak(experiment)
         needed = self.calibration.peak(foreseen)
-        excess = needed / self.budget_bytes - 1
-        mark = fingerprint(experiment)
-        alike = [t for t in past if t.facts.get("fingerprint") == mark and t.outcome != "rejected"]
         facts: dict[str, Any] = {
-            "fingerprint": mark,
+            "fingerprint": fingerprint(experiment),
             "shape": self._shape(experiment),
             "forecast_bytes": foreseen.total_bytes,
             "needed_bytes": needed,
         }
+        excess = needed / self.budget_bytes - 1
         if excess > 0:
             facts["reason"] = f"needs {_gib(needed)} by forecast, the budget is {_gib(self.budget_bytes)}"
-            return Trial(arm.name, number, suggestion, "rejected", excess=excess, facts=facts), experiment
-        facts |= {
-            "run": new_run_name(f"{self.folder.name.replace('@', '.')}-{number:03d}"),
-            "seed": arm.base.training.seed + len(alike),
-            "repeat_of": alike[0].number if alike else None,
-        }
-        trial = Trial(arm.name, number, suggestion, "running", excess=excess, facts=facts)
-        return trial, self._experiment(arm, trial)
+        return excess, facts
+
+    def _new_run_name(self, arm: Arm, number: int) -> str:
+        of_arm = "" if arm.name == self._main else f"-{arm.name}"
+        return new_run_name(f"{self.folder.name.replace('@', '.')}{of_arm}-{number:03d}")
 
     def _shape(self, experiment: Experiment) -> str:
         return shape_key(experiment, self.on)
 
-    def _experiment(self, arm: Arm, trial: Trial) -> Experiment:
-        """What a trial trains: the suggestion on the arm's base, with the trial's own seed and name."""
-        settled = settle(arm, trial.suggestion)
+    def _experiment(self, trial: Trial) -> Experiment:
+        """What a trial trains: the suggestion on its arm's base, with the trial's own seed."""
+        settled = settle(self._arms[trial.arm], trial.suggestion)
         training = settled.training.model_copy(update={"seed": trial.facts["seed"]})
         return settled.model_copy(update={"training": training})
 
     def _launch(self, running: _Running, placement: Placement) -> Iterator[StudyUpdate]:
         trial, experiment = running.trial, running.experiment
         self._journal.trial(trial, self.outputs / trial.facts["run"])
-        self.executor.launch(self._order(trial, experiment, placement))
+        order = order_for(
+            trial,
+            experiment,
+            placement,
+            self.forecaster.peak(experiment),
+            study=self.study,
+            folder=self.folder,
+            photos=self.photos,
+            outputs=self.outputs,
+            parent_run=self._parent_run(trial),
+        )
+        self.executor.launch(order)
         running.launched = True
         yield Launched(trial, self._name(trial), experiment.training.epochs, placement, running.adopted)
 
-    def _order(self, trial: Trial, experiment: Experiment, placement: Placement) -> Order:
-        workers = min(experiment.data.num_workers, placement.threads - 1)  # results do not depend on them
-        data = experiment.data.model_copy(update={"num_workers": workers})
-        return Order(
-            key=self._key(trial),
-            run_name=trial.facts["run"],
-            outputs=self.outputs,
-            experiment=experiment.model_copy(update={"data": data}),
-            origin={
-                "source": str(self.study.source),
-                "profile": self.study.profile,
-                "quick_look": self.study.quick_look,
-                "overrides": self.study.overrides,
-                "fingerprint": trial.facts["fingerprint"],
-            },
-            suggestion=trial.suggestion,
-            membership=self._membership(trial),
-            photos=self.photos,
-            forecast=asdict(self.forecaster.peak(experiment)),
-            gpu=placement.gpu,
-            memory_fraction=placement.memory_fraction,
-            threads=placement.threads - workers,
-        )
-
-    def _membership(self, trial: Trial) -> dict[str, Any]:
-        first = trial.facts.get("repeat_of")
-        main = self.study.arms[0].name
-        shown_as = f"trial {trial.number}" if trial.arm == main else f"{trial.arm} trial {trial.number}"
-        parent = {"run": self.folder.name, "dir": self.folder.path.as_posix()}
+    def _parent_run(self, trial: Trial) -> str | None:
+        """The run whose settings this trial trains with another seed."""
+        first, selected = trial.facts.get("repeat_of"), trial.facts.get("selected_trial")
         if first is not None:
-            shown_as += f" (seed {trial.facts['seed']} of trial {first})"
-            run = self._trials[trial.arm][first].facts["run"]
-            parent = {"run": run, "dir": (self.outputs / run).as_posix()}
-        return {
-            "experiment": self.folder.plain_name,
-            "shown_as": shown_as,
-            "parent": parent,
-            "tags": {
-                "crack_sweeps.study": self.folder.name,
-                "crack_sweeps.trial": self._name(trial),
-                "crack_sweeps.arm": trial.arm,
-                "crack_sweeps.memory_forecast_bytes": str(trial.facts["forecast_bytes"]),
-            },
-            "study": {
-                "name": self.folder.name,
-                "arm": trial.arm,
-                "number": trial.number,
-                "suggestion": dict(trial.suggestion),
-                "excess": trial.excess,
-                "facts": dict(trial.facts),
-            },
-        }
+            return str(self._trials[trial.arm][first].facts["run"])
+        if selected is not None:
+            searched = self._trials[trial.facts["finalist_of"]]
+            return str(searched[int(selected.rpartition("/")[2])].facts["run"])
+        return None
 
     # --- hearing ---------------------------------------------------------------------------------
 
@@ -449,25 +397,32 @@ class Coordinator:
             self.store.report(trial, report.epoch, value)
             trial = self._keep(replace(trial, intermediate={**trial.intermediate, report.epoch: value}))
         stop = trial.facts.get("stop")
-        if stop is None:
-            others = [other for other in self._trials[trial.arm] if other.number != trial.number]
-            total = running.experiment.training.epochs
-            verdict = judge(
-                trial,
-                others,
-                pruner=self.spec.pruner,
-                objective=self.spec.objective,
-                num_epochs=total,
-                seed=self.spec.seed,
-            )
-            if not verdict.go_on:
-                stop = verdict.reason or "stopped by the pruner"
-                self.store.note(trial, stop=stop)
-                trial = self._keep(replace(trial, facts={**trial.facts, "stop": stop}))
+        if stop is None and (stop := self._reason_to_stop(running)) is not None:
+            self.store.note(trial, stop=stop)
+            trial = self._keep(replace(trial, facts={**trial.facts, "stop": stop}))
         self.executor.answer(report.key, Prune(stop) if stop is not None else GoOn())
         if not stopping:
             total = running.experiment.training.epochs
             yield EpochDone(trial, self._name(trial), report.epoch, total, value, report.metrics)
+
+    def _reason_to_stop(self, running: _Running) -> str | None:
+        """What the pruner says of a trial, or the end of what its arm is short of; finalists train to their end."""
+        trial, total = running.trial, running.experiment.training.epochs
+        if trial.facts.get("finalist_of") is not None:
+            return None
+        cap, epoch = trial.facts.get("epoch_cap"), max(trial.intermediate)
+        if cap is not None and cap <= epoch < total:
+            return f"its arm has now trained {num_epochs(self._trials[trial.arm])} epochs, as many as the largest"
+        others = [other for other in self._trials[trial.arm] if other.number != trial.number]
+        verdict = judge(
+            trial,
+            others,
+            pruner=self.spec.pruner,
+            objective=self.spec.objective,
+            num_epochs=total,
+            seed=self.spec.seed,
+        )
+        return None if verdict.go_on else verdict.reason or "stopped by the pruner"
 
     def _close(self, running: _Running, exit_code: int | None, *, stopping: bool) -> Iterator[StudyUpdate]:
         """A process has ended: how far did its run come?"""
@@ -507,8 +462,11 @@ class Coordinator:
         row = self._row(trial)
         self._ledger.add(row)
         better = max if self.spec.objective.direction == "maximize" else min
-        is_best = trial.value is not None and (
-            best_before is None or better(trial.value, best_before) == trial.value != best_before
+        searched = self._arms[trial.arm].finalist_of is None
+        is_best = (
+            searched
+            and trial.value is not None
+            and (best_before is None or better(trial.value, best_before) == trial.value != best_before)
         )
         self._journal.progress(self._figures())
         yield TrialEnded(trial, self._name(trial), row, is_best)
@@ -517,15 +475,13 @@ class Coordinator:
 
     def _recover(self) -> Iterator[StudyUpdate]:
         """Read the store; finish what had ended without being told, adopt what had not ended."""
-        for arm in self.study.arms:
-            trials = self.store.trials(arm.name)
-            self._trials[arm.name] = trials
-            for trial in trials:
+        self._trials = {arm: self.store.trials(arm) for arm in self._arms}
+        for arm in self._arms:
+            for trial in list(self._trials[arm]):
                 if trial.outcome == "running":
                     self._end_orphan(trial)
                     if (over := self._result(trial, None)) is None:
-                        experiment = self._experiment(arm, trial)
-                        self._running[self._key(trial)] = _Running(trial, experiment, adopted=True)
+                        self._running[self._key(trial)] = _Running(trial, self._experiment(trial), adopted=True)
                         continue
                     yield from self._finish(over)
                 elif (trial.arm, trial.number) not in self._ledger:
@@ -555,15 +511,22 @@ class Coordinator:
         return trial
 
     def _figures(self) -> dict[str, float]:
-        arm = self.study.arms[0].name
-        over = [trial for trial in self._trials[arm] if trial.outcome != "running"]
-        figures = {"num_trials": float(self._num_trained()), "hours": self._ledger.seconds / 3600}
-        for outcome in ("complete", "pruned", "rejected", "failed", "out_of_memory"):
-            figures[f"num_{outcome}"] = float(sum(trial.outcome == outcome for trial in over))
-        best = self._best(arm)
-        if best is not None:
-            figures[f"best/{self.spec.objective.metric.removeprefix('val/')}"] = best
+        """How the study stands: the main arm by plain names, each baseline under its own."""
+        metric = self.spec.objective.metric.removeprefix("val/")
+        figures = {"hours": self._ledger.seconds / 3600, "num_ended": float(self._num_ended())}
+        for arm in self.study.arms:
+            prefix = "" if arm.name == self._main else f"{arm.name}/"
+            figures[f"{prefix}num_trials"] = float(self._count(arm.name, *TRAINED))
+            figures[f"{prefix}num_epochs"] = float(num_epochs(self._trials[arm.name]))
+            for outcome in OUTCOMES:
+                figures[f"{prefix}num_{outcome}"] = float(self._count(arm.name, outcome))
+            best = self._best(arm.name)
+            if best is not None:
+                figures[f"{prefix}best/{metric}"] = best
         return figures
+
+    def _num_ended(self) -> int:
+        return sum(trial.outcome != "running" for trials in self._trials.values() for trial in trials)
 
     def _best(self, arm: str, *, but: int | None = None) -> float | None:
         values = [t.value for t in self._trials[arm] if t.value is not None and t.number != but]
@@ -572,23 +535,21 @@ class Coordinator:
         return max(values) if self.spec.objective.direction == "maximize" else min(values)
 
     def _best_row(self) -> Mapping[str, Any] | None:
-        best = self._best(self.study.arms[0].name)
-        trial = next(
-            (t for t in self._trials[self.study.arms[0].name] if t.value is not None and t.value == best), None
-        )
+        best = self._best(self._main)
+        trial = next((t for t in self._trials[self._main] if t.value is not None and t.value == best), None)
         return self._row(trial) if trial is not None else None
 
     def _num_trained(self) -> int:
-        return self._count(*TRAINED)
+        return self._count(self._main, *TRAINED)
 
-    def _count(self, *outcomes: Outcome) -> int:
-        return sum(trial.outcome in outcomes for trial in self._trials[self.study.arms[0].name])
+    def _count(self, arm: str, *outcomes: Outcome) -> int:
+        return sum(trial.outcome in outcomes for trial in self._trials[arm])
 
     def _row(self, trial: Trial) -> dict[str, Any]:
         return row_of(trial, name=self._name(trial), outputs=self.outputs)
 
     def _name(self, trial: Trial) -> str:
-        return trial_name(self.folder, self.study.arms[0].name, trial.arm, trial.number)
+        return trial_name(self.folder, self._main, trial.arm, trial.number)
 
     def _key(self, trial: Trial) -> Key:
         return trial.arm, trial.number

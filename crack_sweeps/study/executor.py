@@ -29,6 +29,8 @@ class Order:
         gpu: What CUDA_VISIBLE_DEVICES is set to; None hides every card.
         memory_fraction: Share of the card's memory that torch may take; None is not capped.
         threads: Of torch on the processor.
+        score_test: Whether the test photos are scored at the end: finalists only.
+        log_model: Whether the trackers are given the model at the end.
     """
 
     key: Key
@@ -43,6 +45,8 @@ class Order:
     gpu: str | None
     memory_fraction: float | None
     threads: int
+    score_test: bool = False
+    log_model: bool = False
 
 
 # --- from a trial --------------------------------------------------------------------------------

@@ -100,8 +100,8 @@ class StudyJournal:
             self._told.add((trial.arm, trial.number))
 
     def progress(self, figures: Mapping[str, float]) -> None:
-        """How the study stands, by the number of its trials that ended."""
-        step = int(sum(figures[f"num_{o}"] for o in ("complete", "pruned", "rejected", "failed", "out_of_memory")))
+        """How the study stands, by the number of its trials that ended, in all arms."""
+        step = int(figures["num_ended"])
         if step > self._figures_at:
             self._log.append("metrics", metrics=dict(figures), step=step)
             self._figures_at = step

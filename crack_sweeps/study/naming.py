@@ -126,7 +126,7 @@ def trial_settings(wanted: str, *, seed: int | None = None, root: Path = STUDIES
 
 def _trial(folder: StudyFolder, arm_name: str | None, number: int) -> FoundTrial:
     study = folder.read_study()
-    arms = {arm.name: arm for arm in study.arms}
+    arms = {arm.name: arm for arm in study.all_arms}
     name = arm_name if arm_name is not None else study.arms[0].name
     if name not in arms:
         raise StudyNotFound(f"study {folder.name} has no arm `{name}`", hint=f"it has {listed(arms, 'and')}")

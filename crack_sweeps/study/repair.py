@@ -26,6 +26,9 @@ _FACTS = (
     "seed",
     "repeat_of",
     "imported_from",
+    "finalist_of",
+    "selected_trial",
+    "epoch_cap",
     "fingerprint",
     "shape",
     "forecast_bytes",
@@ -63,8 +66,8 @@ def repair(folder: StudyFolder, url: str, *, outputs: Path, write: bool) -> Iter
         lock = folder.lock().acquire(blocking=False)
     except Timeout:
         raise StudyError(f"study {folder.name} is being searched", hint=f"`sweeps stop {folder.name}` first") from None
-    with lock, closing(Store(url, folder.name, study.arms, study.spec.objective)) as store:
-        for arm in study.arms:
+    with lock, closing(Store(url, folder.name, study.all_arms, study.spec.objective)) as store:
+        for arm in study.all_arms:
             yield from _missing_in_store(folder, study, arm, store, outputs, write=write)
             yield from _untold(folder, study, arm, store, outputs, write=write)
 

@@ -73,7 +73,8 @@ def _train(order: Order, link: _Link) -> None:
         run = begin_run(prepared, outputs=order.outputs, membership=membership, run_name=order.run_name)
     else:
         _wait_for_the_lock(run)
-    with closing(proceed(prepared, run, stop=link.halt, log_model=False)) as updates:
+    updates = proceed(prepared, run, stop=link.halt, log_model=order.log_model, score_test=order.score_test)
+    with closing(updates):
         for update in updates:
             match update:
                 case Began():

@@ -16,7 +16,7 @@ from stand_in_study import TOY, Bench, draw_photos
 
 from crack_sweeps.data.open import open_photos
 from crack_sweeps.specs.study_loading import ResolvedStudy, identity
-from crack_sweeps.study.coordinator import Launched, TrialEnded
+from crack_sweeps.study.updates import Launched, TrialEnded
 from crack_sweeps.study.folder import StudyFolder, open_folder
 from crack_sweeps.study.history import Trial
 from crack_sweeps.study.standing import StudyReader

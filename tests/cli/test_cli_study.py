@@ -20,7 +20,7 @@ from crack_sweeps import search
 from crack_sweeps.cli import trials
 from crack_sweeps.cli.study_words import figure, said, short_names
 from crack_sweeps.errors import NothingFits
-from crack_sweeps.study.coordinator import EpochDone, Launched, Notice, Rejected, StudyBegan, StudyEnded, TrialEnded
+from crack_sweeps.study.updates import EpochDone, Launched, Notice, Rejected, StudyBegan, StudyEnded, TrialEnded
 from crack_sweeps.study.history import Trial
 from crack_sweeps.study.packing import Placement
 

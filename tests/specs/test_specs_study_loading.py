@@ -86,7 +86,7 @@ def test_a_shipped_study_resolves_everywhere_and_its_snapshot_loads_back_the_sam
 
 def test_the_shipped_study_is_the_default_and_searches_what_decides() -> None:
     study = resolve_study(profile="gpu-8gb")
-    (arm,) = study.arms
+    arm = study.arms[0]
     assert (study.spec.name, arm.name, study.spec.budget.trials) == ("swinv2_hybrid", "swinv2_hybrid", 30)
     assert {key.split(".")[-1] for key in arm.space} == {
         "focal_weight", "dice_weight", "focal_alpha", "focal_gamma", "stride", "atrous_rates", "model_name",
@@ -99,7 +99,7 @@ def test_the_shipped_study_is_the_default_and_searches_what_decides() -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_quick_look_searches_no_rate_that_is_dead_on_its_map(name: str) -> None:
-    (arm,) = resolve_study(name, profile="cpu").arms
+    arm = resolve_study(name, profile="cpu").arms[0]
     for rates in probes(arm.space["model.bottleneck_cfg.atrous_rates"]):
         model = settle(arm, {"model.bottleneck_cfg.atrous_rates": rates}).model
         assert isinstance(model, HybridModel)
@@ -230,7 +230,7 @@ def test_bounds_of_a_setting_that_takes_fractions_are_fractions_and_of_a_whole_o
 
 
 def test_a_suggestion_settles_as_written_with_lists_or_tuples(tmp_path: Path) -> None:
-    (arm,) = resolve_study("quick", profile="cpu").arms
+    arm = resolve_study("quick", profile="cpu").arms[0]
     for rates in ([1, 2], (1, 2)):
         suggestion = {"training.learning_rate": 0.004, "model.bottleneck_cfg.atrous_rates": rates,
                       "training.loss.focal_alpha": None}  # fmt: skip
@@ -242,7 +242,7 @@ def test_a_suggestion_settles_as_written_with_lists_or_tuples(tmp_path: Path) ->
 
 
 def test_a_suggestion_that_makes_no_experiment_names_arm_key_and_value() -> None:
-    (arm,) = resolve_study("quick", profile="cpu").arms
+    arm = resolve_study("quick", profile="cpu").arms[0]
     with pytest.raises(SpecError) as caught:
         settle(arm, {"training.learning_rate": 2})
     assert caught.value.message == (

@@ -12,9 +12,9 @@ import pytest
 from crack_sweeps.errors import NotFiniteError, NothingFits, OutOfMemory
 from crack_sweeps.runs.events import read_events
 from crack_sweeps.specs.experiment import Experiment
-from crack_sweeps.study.coordinator import EpochDone, Launched, Rejected, StudyEnded, TrialEnded
 from crack_sweeps.study.ledger import read_rows
 from crack_sweeps.study.packing import Slot
+from crack_sweeps.study.updates import EpochDone, Launched, Rejected, StudyEnded, TrialEnded
 
 if TYPE_CHECKING:
     from stand_in_study import Bench
