@@ -6,18 +6,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from crack_sweeps.api import evaluate_run as evaluate_run
     from crack_sweeps.api import plan as plan
+    from crack_sweeps.api import predict_photos as predict_photos
     from crack_sweeps.api import run as run
     from crack_sweeps.api import training as training
+    from crack_sweeps.scoring import score_predictions as score_predictions
     from crack_sweeps.search import plan_study as plan_study
     from crack_sweeps.search import run_study as run_study
     from crack_sweeps.search import searching as searching
 
 _HOMES = {
-    **dict.fromkeys(("plan", "run", "training"), "crack_sweeps.api"),
+    **dict.fromkeys(("evaluate_run", "plan", "predict_photos", "run", "training"), "crack_sweeps.api"),
+    "score_predictions": "crack_sweeps.scoring",
     **dict.fromkeys(("plan_study", "run_study", "searching"), "crack_sweeps.search"),  # `study` is a room
 }
-__all__ = ["plan", "plan_study", "run", "run_study", "searching", "training"]
+__all__ = [
+    "evaluate_run",
+    "plan",
+    "plan_study",
+    "predict_photos",
+    "run",
+    "run_study",
+    "score_predictions",
+    "searching",
+    "training",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import cv2
@@ -114,7 +114,7 @@ def score_maps(
         maps: Name, group, probability of crack (H, W) in [0, 1] and mask (H, W) of 0 and 1 of each image.
         threshold: One of .01 .. .99; None chooses it on these images (oracle). Until it is known, shapes cannot be
             compared, so maps wait in a temporary file meanwhile, by bins of the 99 thresholds, which loses nothing.
-        threshold_origin: Where a threshold that is given comes from; oracle where it is None.
+        threshold_origin: Where a threshold that is given comes from; where it is None, that is found out here.
         protocol: The rule.
         metrics: `headline` is pixels alone, `all` everything that the protocol knows.
 
@@ -139,10 +139,10 @@ def score_maps(
                 waiting.add(probability_HW, mask_HW)
             parts.append(ImagePart(name, group, count_pixels(probability_HW, mask_HW), shape))
         if threshold is None:
-            threshold, threshold_origin = oracle_threshold(stack([part.counts for part in parts]), protocol), "oracle"
-            kept = (compare_shapes(predicted, true) for predicted, true in waiting.at(threshold))
+            threshold, threshold_origin = choose_here(stack([part.counts for part in parts]), protocol)
+            rows = [compare_shapes(predicted, true) for predicted, true in waiting.at(threshold)]
             if with_shapes:
-                parts = [ImagePart(p.name, p.group, p.counts, row) for p, row in zip(parts, kept, strict=True)]
+                parts = [replace(part, shape=row) for part, row in zip(parts, rows, strict=True)]
     return conclude(parts, threshold=threshold, threshold_origin=threshold_origin, protocol=protocol, metrics=metrics)
 
 
@@ -177,11 +177,21 @@ def conclude(
     return Scoring(protocol, threshold, threshold_origin, figures, evaluation, table)
 
 
-def oracle_threshold(counts: PixelCounts, protocol: ProtocolName) -> float:
-    """The threshold that suits these images best, by what the protocol looks at."""
+def choose_here(counts: PixelCounts, protocol: ProtocolName) -> tuple[float, ThresholdOrigin]:
+    """The threshold that suits these images best, by what the protocol looks at, and that it is an oracle's.
+
+    Where it makes no difference, because the maps are 0 and 1, whoever made them gave the threshold.
+    """
     if PROTOCOLS[protocol].oracle_by == "crack_iou":
-        return choose_threshold(counts)
-    return best_threshold(mean_of_images(counts, "two_class_miou"))
+        threshold = choose_threshold(counts)
+    else:
+        threshold = best_threshold(mean_of_images(counts, "two_class_miou"))
+    return threshold, "given" if is_binary(counts) else "oracle"
+
+
+def is_binary(counts: PixelCounts) -> bool:
+    """Whether all 99 thresholds make the same masks of these maps."""
+    return not (counts.crack_NK[:, 1:-1].any() or counts.background_NK[:, 1:-1].any())
 
 
 def shape_at(

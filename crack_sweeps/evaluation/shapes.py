@@ -20,6 +20,8 @@ _COUNTS = ("predicted", "predicted_matched", "true", "true_matched")
 _RELAXED = {radius: f"relaxed_{radius}px" for radius in RADII_PX}
 _BOUNDARY, _LINE, _NEAR_LINE = f"boundary_{BOUNDARY_PX}px", "line_in_mask", f"line_{CLIOU_PX}px"
 _SIZES = ("area", "length", "width")
+# Means of these are over images with a crack, those of everything else over all images.
+OVER_CRACK_IMAGES = frozenset({"fragmentation", *(f"{size}_error" for size in _SIZES)})
 _MEASURES = ("area_px", "length_px", "summed_width_px", "line_px")
 
 

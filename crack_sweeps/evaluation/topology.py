@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from skimage.morphology import skeletonize
 
 from crack_sweeps.evaluation.relaxed import Mask, MatchedPixels, matched_pixels
 
@@ -14,6 +13,8 @@ CLIOU_PX = 4
 
 def skeleton(mask_HW: Mask) -> Mask:
     """The centre line of a mask, one pixel wide (Zhang and Suen 1984); as many pieces as the mask has."""
+    from skimage.morphology import skeletonize  # a second of imports, which pixels alone need not wait for
+
     line_HW: Mask = skeletonize(mask_HW)
     return line_HW
 
