@@ -3,18 +3,63 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 
 from crack_sweeps.leaderboard.budget import ArmBudget
-from crack_sweeps.leaderboard.corrections import Pair, corrected
+from crack_sweeps.leaderboard.corrections import corrected
 from crack_sweeps.leaderboard.entries import Entry, Split
 from crack_sweeps.leaderboard.images import Scored
 from crack_sweeps.leaderboard.records import Records
 from crack_sweeps.leaderboard.rows import BoardRow, entry_row
-from crack_sweeps.leaderboard.statistics import Comparison, Figure, compare, estimate
+from crack_sweeps.leaderboard.statistics import Comparison, Figure, ImageCounts, compare, estimate
 
 ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where one of several rivals stands.
+
+    Args:
+        rival: Its number among them, from 0.
+        value: Its figure.
+        rank: 1 for the leader and for whoever cannot be told from it; of the others 1 and the number of rivals with a
+            better figure: its place.
+        tied: It cannot be told from the leader; False for the leader itself.
+        ahead: What the leader has ahead of it; None for the leader.
+        p_value: Of that, corrected for all pairs; None where nothing can be said, which is a tie.
+    """
+
+    rival: int
+    value: float
+    rank: int
+    tied: bool
+    ahead: Comparison | None
+    p_value: float | None
+
+
+def standings(rivals: Sequence[ImageCounts], figure: Figure) -> list[Standing]:
+    """The rivals in the order of their figures, the best first; equal ones stay in the order that they came in.
+
+    Args:
+        rivals: Counts of the same images.
+        figure: That ranks; more of it is better.
+    """
+    values = [estimate(counts, figure).value for counts in rivals]
+    leader, *others = sorted(range(len(rivals)), key=lambda number: -values[number])
+    pairs = {(a, b): compare(rivals[a], rivals[b], figure) for a, b in combinations(range(len(rivals)), 2)}
+    p_values = corrected({pair: comparison.p_value for pair, comparison in pairs.items()})
+    found = [Standing(leader, values[leader], rank=1, tied=False, ahead=None, p_value=None)]
+    for number in others:
+        pair = min(leader, number), max(leader, number)
+        ahead = pairs[pair] if pair[0] == leader else pairs[pair].reversed()
+        p_value = p_values[pair]
+        tied = p_value is None or p_value >= ALPHA
+        rank = 1 if tied else 1 + sum(value > values[number] for value in values)
+        found.append(Standing(number, values[number], rank, tied, ahead, p_value))
+    return found
 
 
 def ranked(
@@ -24,50 +69,36 @@ def ranked(
     sort: Figure,
     spent: Sequence[ArmBudget],
 ) -> list[BoardRow]:
-    """The rows above the line, in the order of their figures; equal ones stay in the order of arms."""
-    values = [estimate(scored.counts, sort).value for _, scored in rivals]
-    order = sorted(range(len(rivals)), key=lambda number: -values[number])
-    placed = [rivals[number] for number in order]
-    pairs = {
-        (a, b): compare(placed[a][1].counts, placed[b][1].counts, sort) for a, b in combinations(range(len(placed)), 2)
-    }
-    p_values = corrected({pair: comparison.p_value for pair, comparison in pairs.items()})
+    """The rows above the line, in the order of their figures."""
     by_arm = {budget.arm: budget for budget in spent}
+    placed = standings([scored.counts for _, scored in rivals], sort)
+    leader = rivals[placed[0].rival][1]
     rows = []
-    for place, (entry, scored) in enumerate(placed):
-        row = entry_row(records, entry, scored, split, budget=by_arm.get(entry.arm), notes=_seed_notes(placed, place))
-        rows.append(_against_leader(row, place, pairs, p_values, [values[number] for number in order]))
+    for standing in placed:
+        entry, scored = rivals[standing.rival]
+        notes = _seed_notes(scored, None if scored is leader else leader)
+        row = entry_row(records, entry, scored, split, budget=by_arm.get(entry.arm), notes=notes)
+        ahead = standing.ahead
+        rows.append(
+            dataclasses.replace(
+                row,
+                rank=standing.rank,
+                tied_with_leader=standing.tied,
+                difference=ahead.difference if ahead is not None else None,
+                difference_low=ahead.low if ahead is not None else None,
+                difference_high=ahead.high if ahead is not None else None,
+                p_value=standing.p_value,
+            )
+        )
     return rows
 
 
-def _against_leader(
-    row: BoardRow,
-    place: int,
-    pairs: Mapping[Pair, Comparison],
-    p_values: Mapping[Pair, float | None],
-    values: Sequence[float],
-) -> BoardRow:
-    if place == 0:
-        return dataclasses.replace(row, rank=1, tied_with_leader=False)
-    comparison, p_value = pairs[0, place], p_values[0, place]
-    tied = p_value is None or p_value >= ALPHA
-    return dataclasses.replace(
-        row,
-        rank=1 if tied else 1 + sum(value > values[place] for value in values),
-        tied_with_leader=tied,
-        difference=comparison.difference,
-        difference_low=comparison.low,
-        difference_high=comparison.high,
-        p_value=p_value,
-    )
-
-
-def _seed_notes(placed: Sequence[tuple[Entry, Scored]], place: int) -> tuple[str, ...]:
-    """What one seed means for a row's interval and for its comparison with the leader."""
-    seeds, leaders = placed[place][1].counts.num_seeds, placed[0][1].counts.num_seeds
+def _seed_notes(scored: Scored, leader: Scored | None) -> tuple[str, ...]:
+    """What one seed means for a row's interval and for its comparison with the leader; None for the leader itself."""
+    seeds = scored.counts.num_seeds
     notes = ["one seed: its interval is over images alone"] if seeds == 1 else []
-    if place and seeds == leaders == 1:
+    if leader is not None and seeds == leader.counts.num_seeds == 1:
         notes.append("one seed each tells nothing of other seeds: not told from the leader")
-    elif place and min(seeds, leaders) == 1:
+    elif leader is not None and min(seeds, leader.counts.num_seeds) == 1:
         notes.append("compared as if the one with a single seed scattered over seeds as the other does")
     return tuple(notes)

@@ -30,6 +30,9 @@ from crack_sweeps.evaluation.scores import metrics
 Figure = Literal["crack_iou", "crack_f1", "crack_iou_image", "crack_f1_image"]
 FIGURES: tuple[Figure, ...] = ("crack_iou", "crack_f1", "crack_iou_image", "crack_f1_image")
 LEVEL = 0.95
+# Few seeds tell badly how much of the doubt is theirs. Satterthwaite's freedom, taken at its word, names a false winner
+# in up to 5.3 of 100 simulated tables; reckoned as if the seeds' share were larger by half it is 4.2 at the most.
+CAUTION = 1.5
 ROUNDING = 1e-24  # a variance below it is what is left of equal numbers: pixel counts have 12 digits at most
 
 
@@ -98,17 +101,10 @@ class Comparison:
     high: float | None
     p_value: float | None
 
-
-@dataclass(frozen=True)
-class _Part:
-    """A part of a figure's variance, and how well it is known: the sum of squared mean squares by their freedom."""
-
-    variance: float
-    doubt: float
-
-    def times(self, factor: float) -> _Part:
-        """The variance of something that varies as much, times the factor."""
-        return _Part(factor * self.variance, factor**2 * self.doubt)
+    def reversed(self) -> Comparison:
+        """What the other has ahead of the one."""
+        low, high = (None if bound is None else -bound for bound in (self.high, self.low))
+        return Comparison(-self.difference, low, high, self.p_value)
 
 
 def pseudo_values(counts: ImageCounts, figure: Figure) -> Float64[np.ndarray, "U S"]:
@@ -117,19 +113,21 @@ def pseudo_values(counts: ImageCounts, figure: Figure) -> Float64[np.ndarray, "U
     Fewer than two photographs with any pixel that counts give a table with one row: there is no spread to see.
     """
     part_US, whole_US = _ratio(counts, figure)
-    total_S: Float64[np.ndarray, " S"] = whole_US.sum(axis=0)
-    figure_S: Float64[np.ndarray, " S"] = np.divide(
-        part_US.sum(axis=0), total_S, out=np.ones(len(total_S)), where=total_S > 0
-    )
+    total_S = whole_US.sum(axis=0)
+    figure_S = np.where(total_S > 0, _share(part_US.sum(axis=0), total_S), 1.0)
     if np.count_nonzero(whole_US.sum(axis=1)) < 2:
         return figure_S[None, :]
-    weight_US = np.divide(whole_US, total_S, out=np.zeros(whole_US.shape), where=total_S > 0)
-    error_US = np.divide(part_US, total_S, out=np.zeros(part_US.shape), where=total_S > 0) - figure_S * weight_US
+    weight_US = _share(whole_US, total_S)
     # Leaving a unit out moves the figure by error / (1 - weight); one that holds all of a seed's pixels has no error.
-    left_out_US = np.divide(error_US, 1 - weight_US, out=np.zeros(error_US.shape), where=weight_US < 1)
-    moved_US = (len(whole_US) - 1) * left_out_US
+    moved_US = (len(whole_US) - 1) * _share(_share(part_US, total_S) - figure_S * weight_US, 1 - weight_US)
     result: Float64[np.ndarray, "U S"] = figure_S + moved_US - moved_US.mean(axis=0)
     return result
+
+
+def _share(part: Float64[np.ndarray, "*N"], whole: Float64[np.ndarray, "*M"]) -> Float64[np.ndarray, "*N"]:
+    """Part of whole, 0 where the whole is 0."""
+    share: Float64[np.ndarray, "*N"] = np.divide(part, whole, out=np.zeros(part.shape), where=whole > 0)
+    return share
 
 
 def _ratio(counts: ImageCounts, figure: Figure) -> tuple[Float64[np.ndarray, "U S"], Float64[np.ndarray, "U S"]]:
@@ -154,10 +152,8 @@ def estimate(counts: ImageCounts, figure: Figure) -> Estimate:
     value = float(values_US.mean())
     if len(values_US) < 2:
         return Estimate(value, None, None)
-    parts = [_image_part(values_US.mean(axis=1))]
-    if counts.num_seeds > 1:
-        parts.append(_seed_part(values_US))
-    margin = _margin(parts)
+    seeds = [_seed_part(values_US)] if counts.num_seeds > 1 else []
+    margin = _Doubt(_image_part(values_US.mean(axis=1)), seeds).margin
     return Estimate(value, max(0.0, value - margin), min(1.0, value + margin))
 
 
@@ -175,17 +171,61 @@ def compare(a: ImageCounts, b: ImageCounts, figure: Figure) -> Comparison:
     difference = float(a_US.mean() - b_US.mean())
     if min(len(a_US), len(b_US)) < 2 or max(a.num_seeds, b.num_seeds) < 2:
         return Comparison(difference, None, None, None)
-    parts = [_image_part(a_US.mean(axis=1) - b_US.mean(axis=1))]
     if min(a.num_seeds, b.num_seeds) > 1:
-        parts += [_seed_part(a_US), _seed_part(b_US)]
+        seeds = [_seed_part(a_US), _seed_part(b_US)]
     else:
         many_US = a_US if a.num_seeds > 1 else b_US
-        parts.append(_seed_part(many_US).times(1 + many_US.shape[1]))  # one mean of S seeds, and one seed
-    margin = _margin(parts)
-    return Comparison(difference, max(-1.0, difference - margin), min(1.0, difference + margin), _p(difference, parts))
+        seeds = [_seed_part(many_US).times(1 + many_US.shape[1])]  # one mean of S seeds, and one seed
+    doubt = _Doubt(_image_part(a_US.mean(axis=1) - b_US.mean(axis=1)), seeds)
+    low, high = max(-1.0, difference - doubt.margin), min(1.0, difference + doubt.margin)
+    return Comparison(difference, low, high, doubt.p_value(difference))
 
 
 # --- variance ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of a figure's variance, and how well it is known: the sum of squared mean squares by their freedom."""
+
+    variance: float
+    doubt: float
+
+    def times(self, factor: float) -> _Part:
+        """The variance of something that varies as much, times the factor."""
+        return _Part(factor * self.variance, factor**2 * self.doubt)
+
+
+@dataclass(frozen=True)
+class _Doubt:
+    """How far a figure may be off: by its images, and by the seeds of each side."""
+
+    images: _Part
+    seeds: Sequence[_Part]
+
+    @property
+    def variance(self) -> float:
+        """Of the figure."""
+        return self.images.variance + sum(part.variance for part in self.seeds)
+
+    @property
+    def freedom(self) -> float:
+        """Satterthwaite's degrees of freedom, with CAUTION about the seeds."""
+        parts = [self.images, *(part.times(CAUTION) for part in self.seeds)]
+        return sum(part.variance for part in parts) ** 2 / sum(part.doubt for part in parts)
+
+    @property
+    def margin(self) -> float:
+        """Half of the 95 % interval."""
+        if not self.variance:
+            return 0.0
+        return float(stdtrit(self.freedom, (1 + LEVEL) / 2) * np.sqrt(self.variance))
+
+    def p_value(self, difference: float) -> float:
+        """Of a difference as large where there is none."""
+        if not self.variance:  # every image and every seed agrees
+            return 1.0 if difference == 0 else 0.0
+        return float(2 * stdtr(self.freedom, -abs(difference) / np.sqrt(self.variance)))
 
 
 def _image_part(mean_U: Float64[np.ndarray, " U"]) -> _Part:
@@ -207,20 +247,3 @@ def _seed_part(values_US: Float64[np.ndarray, "U S"]) -> _Part:
     if by_seed <= by_scatter + ROUNDING:
         return _Part(0.0, 0.0)
     return _Part(by_seed - by_scatter, by_seed**2 / (num_seeds - 1) + by_scatter**2 / freedom)
-
-
-def _freedom(parts: Sequence[_Part]) -> float:
-    """Satterthwaite's degrees of freedom of a sum of variances."""
-    return float(sum(part.variance for part in parts) ** 2 / sum(part.doubt for part in parts))
-
-
-def _margin(parts: Sequence[_Part]) -> float:
-    variance = sum(part.variance for part in parts)
-    return float(stdtrit(_freedom(parts), (1 + LEVEL) / 2) * np.sqrt(variance)) if variance else 0.0
-
-
-def _p(difference: float, parts: Sequence[_Part]) -> float:
-    variance = sum(part.variance for part in parts)
-    if not variance:  # every image and every seed agrees
-        return 1.0 if difference == 0 else 0.0
-    return float(2 * stdtr(_freedom(parts), -abs(difference) / np.sqrt(variance)))
