@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from crack_sweeps.errors import SpecError
+from crack_sweeps.models.interpolation import make_upsampling_deterministic
 from crack_sweeps.models.segmenter import (
     Fact,
     Segmenter,
@@ -42,6 +43,7 @@ class Baseline(Segmenter):
 
     def __init__(self, spec: SmpModel) -> None:
         network = _make_network(spec)
+        make_upsampling_deterministic(network)
         config = network.encoder.model.pretrained_cfg
         super().__init__(mean=config["mean"], std=config["std"])
         self.network = network

@@ -9,16 +9,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from crack_sweeps.models.interpolation import BilinearUpsample
+
 UpsampleMode = Literal["bilinear", "transposed", "pixel_shuffle"]
 
 
-class Bilinear(nn.Upsample):
+class Bilinear(BilinearUpsample):
     """Interpolation without weights."""
 
     mode_name: UpsampleMode = "bilinear"
 
     def __init__(self, channels: int) -> None:
-        super().__init__(scale_factor=2, mode="bilinear", align_corners=False)
+        super().__init__(2, align_corners=False)
         self.channels = channels
 
 
