@@ -9,11 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from crack_sweeps.data.pairing import Pair
 from crack_sweeps.data.splits import Ungrouped
 from crack_sweeps.errors import DataError
 
 GROUPS_FILE = "groups.csv"
-_CROP_NAMES = (r"^(.+)[-_]\d+[-_]\d+$", r"^(.+)[-_]\d+$")  # photo_row_column, photo-number
+# How crops are named: photo_row_column, photo-number, photo_number. Beside each the pattern that also takes the whole
+# photo, which stands among its crops in DeepCrack: 11142 beside 11142-1.
+_CROP_NAMES = (
+    (r"^(.+)[-_]\d+[-_]\d+$", r"^(.+?)(?:[-_]\d+[-_]\d+)?$"),
+    (r"^(.+)-\d+$", r"^(.+?)(?:-\d+)?$"),
+    (r"^(.+)_\d+$", r"^(.+?)(?:_\d+)?$"),
+)
 
 
 def group_photos(
@@ -39,16 +46,34 @@ def group_photos(
 
 
 def suggest_pattern(stems: Sequence[str]) -> str | None:
-    r"""A pattern that gathers names which look like crops of one photo (``11125-1``, ``11125-2``), or None.
+    """A pattern that gathers names which look like crops of one photo (``11125-1``, ``11125-2``), or None.
 
     ``crack_001``, ``crack_002`` is a numbering, not crops: it has one prefix, or very few.
     """
-    for pattern in _CROP_NAMES:
-        prefixes = Counter(match[1] for stem in stems if (match := re.search(pattern, stem)))
+    for crop, pattern in _CROP_NAMES:
+        prefixes = Counter(match[1] for stem in stems if (match := re.search(crop, stem)))
         crops = sum(number for number in prefixes.values() if number > 1)
         if crops >= len(stems) / 4 and len(prefixes) >= max(5, len(stems) / 50):
             return pattern
     return None
+
+
+def families(stems: Sequence[str]) -> dict[str, str]:
+    """The photo that each name seems to be a crop of, where names look like that at all; else nothing."""
+    pattern = suggest_pattern(stems)
+    if pattern is None:
+        return {}
+    return {stem: match[1] if (match := re.search(pattern, stem)) else stem for stem in stems}
+
+
+def name_photos(pairs: Sequence[Pair]) -> list[Ungrouped]:
+    """Names are file stems; where train and test both have a ``001``, all names carry their official split."""
+    unique = max(Counter(pair.image.stem for pair in pairs).values(), default=1) == 1
+    names = [pair.image.stem if unique or pair.split is None else f"{pair.split}-{pair.image.stem}" for pair in pairs]
+    return [
+        Ungrouped(name=name, image=pair.image, mask=pair.mask, official=pair.split, group=name)
+        for name, pair in zip(names, pairs, strict=True)
+    ]
 
 
 def _by_pattern(photos: Sequence[Ungrouped], pattern: str) -> tuple[Ungrouped, ...]:

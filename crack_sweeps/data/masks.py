@@ -24,9 +24,9 @@ SAMPLED_MASKS = 24
 INVERTED_ABOVE = 0.5
 SUSPICIOUS_ABOVE = 0.2
 # CrackForest's labels: 1 background, 2 crack, 3 background that cracks enclose, 4 other (Shi et al. 2016).
-_CRACKFOREST_LABELS = (1, 2, 3, 4)
-_CRACKFOREST_CRACK = 2
-_REFUSED = 2
+CRACKFOREST_LABELS = (1, 2, 3, 4)
+CRACKFOREST_CRACK = 2
+REFUSED = 2
 
 
 def read_mask(photo: Photo, rule: ResolvedMaskRule) -> UInt8[np.ndarray, "H W"]:
@@ -38,10 +38,10 @@ def read_mask(photo: Photo, rule: ResolvedMaskRule) -> UInt8[np.ndarray, "H W"]:
     values = read_values(photo.mask, rule.channel)
     if values.ndim == 3:
         raise DataError(
-            f"{photo.mask}: a mask in colour, {describe(_colour_counts(values))}", hint=colour_remedy([values])
+            f"{photo.mask}: a mask in colour, {describe(count_colours(values))}", hint=colour_remedy([values])
         )
-    mask_HW: UInt8[np.ndarray, "H W"] = _lookup(rule)[values]
-    if rule.allowed is not None and int(mask_HW.max()) == _REFUSED:
+    mask_HW: UInt8[np.ndarray, "H W"] = value_table(rule)[values]
+    if rule.allowed is not None and int(mask_HW.max()) == REFUSED:
         counts = count_values(values)
         raise DataError(
             f"{photo.mask}: holds {describe(counts)}; the other masks hold {' and '.join(map(str, rule.allowed))}",
@@ -81,9 +81,9 @@ def decide_rule(masks: Sequence[Path], given: MaskRule, *, seed: int = 0) -> tup
     sampled, rest = order[:SAMPLED_MASKS], order[SAMPLED_MASKS:]
     per_mask = [_grey_counts(path, values) for path, values in _read(sampled, given)]
     where = f"{masks[0].parent}: {len(sampled)} of {len(masks)} masks read"
-    rule = _given_rule(given) or _found_rule(sampled, per_mask, given, where, rest)
+    rule = given_rule(given) or _found_rule(sampled, per_mask, given, where, rest)
     counts = sum(per_mask, Counter[int]())
-    share = _crack_share(counts, rule)
+    share = crack_share(counts, rule)
     if share == 0.0:
         _require_crack(rest, given, rule, counts, masks)
     if share > INVERTED_ABOVE:
@@ -116,7 +116,7 @@ def _read(paths: Sequence[Path], given: MaskRule) -> Iterator[tuple[Path, GreyVa
             if len(coloured) == 4:  # enough to suggest a threshold, and bounded however large the masks are
                 break
     if coloured:
-        colours = sum((_colour_counts(values) for _, values in coloured), Counter[str]())
+        colours = sum((count_colours(values) for _, values in coloured), Counter[str]())
         raise DataError(
             f"{coloured[0][0]}: a mask in colour, {describe(colours)}",
             hint=colour_remedy([values for _, values in coloured]),
@@ -129,7 +129,8 @@ def _grey_counts(path: Path, values: GreyValues) -> Counter[int]:
     return count_values(values)
 
 
-def _given_rule(given: MaskRule) -> ResolvedMaskRule | None:
+def given_rule(given: MaskRule) -> ResolvedMaskRule | None:
+    """The rule that a person gave; None where values are to be found by looking."""
     if given.crack_values is None and given.threshold is None:
         return None
     return ResolvedMaskRule(
@@ -155,8 +156,8 @@ def _found_rule(
             crack_values=(found[1],), invert=given.invert, channel=given.channel, allowed=(0, found[1])
         )
     matlab = all(path.suffix.lower() == ".mat" for path in sampled)
-    if matlab and _CRACKFOREST_CRACK in found and set(found) <= set(_CRACKFOREST_LABELS):
-        return ResolvedMaskRule(crack_values=(_CRACKFOREST_CRACK,), invert=given.invert, allowed=_CRACKFOREST_LABELS)
+    if matlab and CRACKFOREST_CRACK in found and set(found) <= set(CRACKFOREST_LABELS):
+        return ResolvedMaskRule(crack_values=(CRACKFOREST_CRACK,), invert=given.invert, allowed=CRACKFOREST_LABELS)
     if len(found) == 1:
         raise DataError(
             f"{where}, every pixel is {found[0]}: there is no crack to learn",
@@ -178,7 +179,7 @@ def _require_crack(
     seen = Counter(counts)
     for path, values in _read(rest, given):
         single = _grey_counts(path, values)
-        if _crack_share(single, rule) > 0.0:
+        if crack_share(single, rule) > 0.0:
             return
         seen += single
     raise DataError(
@@ -187,19 +188,20 @@ def _require_crack(
     )
 
 
-def _crack_share(counts: Counter[int], rule: ResolvedMaskRule) -> float:
-    table = _lookup(rule)
+def crack_share(counts: Counter[int], rule: ResolvedMaskRule) -> float:
+    """Share of the counted pixels that the rule calls crack."""
+    table = value_table(rule)
     return sum(number for value, number in counts.items() if table[value] == 1) / counts.total()
 
 
 @lru_cache(maxsize=16)
-def _lookup(rule: ResolvedMaskRule) -> UInt8[np.ndarray, "values=65536"]:
+def value_table(rule: ResolvedMaskRule) -> UInt8[np.ndarray, "values=65536"]:
     """For every value: 0 background, 1 crack, 2 not a value of this set."""
     values = np.arange(65536)
     crack = np.isin(values, rule.crack_values) if rule.crack_values is not None else values >= _threshold(rule)
     table = (crack ^ rule.invert).astype(np.uint8)
     if rule.allowed is not None:
-        table[~np.isin(values, rule.allowed)] = _REFUSED
+        table[~np.isin(values, rule.allowed)] = REFUSED
     table.setflags(write=False)
     return table
 
@@ -209,7 +211,8 @@ def _threshold(rule: ResolvedMaskRule) -> int:
     return rule.threshold
 
 
-def _colour_counts(colours_HW3: Colours) -> Counter[str]:
+def count_colours(colours_HW3: Colours) -> Counter[str]:
+    """How many pixels have each colour, written as (red, green, blue)."""
     packed = colours_HW3.astype(np.uint32) @ np.array([65536, 256, 1], dtype=np.uint32)
     found, numbers = np.unique(packed, return_counts=True)
     return Counter(

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, overload
 
-from crack_sweeps.data.groups import group_photos
+from crack_sweeps.data.groups import group_photos, name_photos
 from crack_sweeps.data.images import image_size, load_upright
 from crack_sweeps.data.layouts import find_pairs
 from crack_sweeps.data.masks import decide_rule
 from crack_sweeps.data.pairing import Pair
 from crack_sweeps.data.photos import Photo, PhotoSet, ResolvedMaskRule
-from crack_sweeps.data.splits import Ungrouped, assign_splits, join_duplicates
+from crack_sweeps.data.splits import assign_splits, join_duplicates
 from crack_sweeps.errors import DataError
 from crack_sweeps.specs.experiment import Data
 
@@ -75,7 +74,7 @@ def _open_folder(folder: Path, name: str, data: Data) -> PhotoSet:
     found = find_pairs(folder)
     digests = {path: _digest_of(path) for pair in found.pairs for path in (pair.image, pair.mask)}
     _check_sizes(found.pairs)
-    named = _with_names(found.pairs)
+    named = name_photos(found.pairs)
     grouped, group_warnings = group_photos(named, folder, data.group_pattern)
     photos, split_warnings = assign_splits(
         join_duplicates(grouped, digests), split_seed=data.split_seed, val_fraction=data.val_fraction
@@ -89,16 +88,6 @@ def _open_folder(folder: Path, name: str, data: Data) -> PhotoSet:
         digest=_digest(photos, folder, rule, digests),
         warnings=(*found.warnings, *group_warnings, *split_warnings, *rule_warnings),
     )
-
-
-def _with_names(pairs: Sequence[Pair]) -> list[Ungrouped]:
-    """Names are file stems; where train and test both have a ``001``, all names carry their official split."""
-    unique = max(Counter(pair.image.stem for pair in pairs).values()) == 1
-    names = [pair.image.stem if unique or pair.split is None else f"{pair.split}-{pair.image.stem}" for pair in pairs]
-    return [
-        Ungrouped(name=name, image=pair.image, mask=pair.mask, official=pair.split, group=name)
-        for name, pair in zip(names, pairs, strict=True)
-    ]
 
 
 def _check_sizes(pairs: Sequence[Pair]) -> None:

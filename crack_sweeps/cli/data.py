@@ -1,0 +1,58 @@
+"""`sweeps data`: check a folder of photos and masks, and import one so that experiments can use it by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Check folders of photos and masks; import them under a name.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+_FOLDER = typer.Argument(metavar="PATH", help="The folder that holds photos and masks.")
+_OVERRIDES = typer.Argument(metavar="[KEY=VALUE]...", help="How masks are read, such as data.mask.threshold=128.")
+_JSON = typer.Option("--json", help="Print one JSON object on stdout.")
+
+
+@app.command()
+def check(
+    path: Annotated[Path, _FOLDER],
+    overrides: Annotated[list[str] | None, _OVERRIDES] = None,
+    preview: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a PNG of a few pairs: photo, and mask painted on it.")
+    ] = None,
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Say what a folder of photos and masks holds, what is wrong with it, and which setting reads it right."""
+    from crack_sweeps import console
+    from crack_sweeps.cli.data_words import check_rows, finding_lines
+    from crack_sweeps.data.check import examine_set, report
+    from crack_sweeps.errors import UserError
+    from crack_sweeps.specs.data_settings import data_settings
+
+    data = data_settings(overrides or ())
+    if preview is not None and not preview.parent.is_dir():  # told before a minute of work, not after
+        raise UserError(f"--preview {preview}: there is no folder {preview.parent}", hint="make it, or name another")
+    with console.progress_bar() as bar:
+        seen = examine_set(path, data, progress=lambda done, total: bar.update("pairs", done, total))
+    found = report(seen, data)
+    if json:
+        from json import dumps
+
+        print(dumps(found.as_dict(), indent=2, allow_nan=False))
+    else:
+        console.print_rows(check_rows(found))
+        for line in finding_lines(found):
+            print(line)
+    if preview is not None:
+        from crack_sweeps.data.contact_sheet import write_preview
+
+        console.say(f"\n{len(write_preview(seen, preview))} pairs are shown in {preview}")
+    if not found.num_usable:
+        raise typer.Exit(2)
+    if not json:
+        setting = f" {found.setting}" if found.setting else ""
+        console.say(f"\ntrain on it: sweeps run swinv2_hybrid --data {path}{setting}")

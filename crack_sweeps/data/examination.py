@@ -1,0 +1,186 @@
+"""Look at one photo and its mask, and say what is there: facts, never an error."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from crack_sweeps.data.images import as_rgb, image_size, load_upright
+from crack_sweeps.data.mask_files import GreyValues, as_values, read_mat
+from crack_sweeps.data.mask_kinds import Oddity, colour_oddity, oddity_of
+from crack_sweeps.data.mask_remedies import colour_remedy, describe
+from crack_sweeps.data.masks import REFUSED, count_colours, count_values, value_table
+from crack_sweeps.data.photos import ResolvedMaskRule
+from crack_sweeps.data.widths import crack_widths_px
+from crack_sweeps.errors import DataError
+
+THUMB_PX = 32
+# The ring around a crack that it is compared with: near enough to be lit alike, and clear of a crack drawn too thin.
+_NEAR_PX, _FAR_PX = 5, 31
+_MATLAB = "MATLAB"
+
+
+class Size(NamedTuple):
+    """Of a picture, upright."""
+
+    width: int
+    height: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a file cannot be read, and what to do about it."""
+
+    cause: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """A photo that can be read.
+
+    Args:
+        size: As people see it, upright.
+        mode: As Pillow names it: L, RGB, RGBA, P, 1, I;16, CMYK ...
+        on_its_side: The EXIF tag turns it by a quarter.
+        digest: SHA-256 of the file.
+        thumb: The photo in grey, 32x32 px, row by row.
+    """
+
+    size: Size
+    mode: str
+    on_its_side: bool
+    digest: str
+    thumb: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFacts:
+    """A mask that can be decoded.
+
+    Args:
+        size: As people see it, upright.
+        mode: As Pillow names it, or MATLAB.
+        digest: SHA-256 of the file.
+        counts: Pixels by value; empty for a mask in colour that no channel was chosen for.
+        oddity: What is wrong with it.
+        share: Share of crack; None where the rule does not read it.
+        widths_px: Pixels of the centre line by the crack's width there.
+    """
+
+    size: Size
+    mode: str
+    digest: str
+    counts: Counter[int]
+    oddity: Oddity | None
+    share: float | None
+    widths_px: Counter[float]
+
+
+@dataclass(frozen=True, slots=True)
+class PairFacts:
+    """A photo and its mask.
+
+    Args:
+        darker: Share of the surroundings of the crack that is brighter than the crack's median; .5 is what a mask of
+            another photo gets. None without a crack, or where photo and mask do not fit.
+    """
+
+    image: ImageFacts | Trouble
+    mask: MaskFacts | Trouble
+    darker: float | None = None
+
+
+def examine(image: Path, mask: Path, rule: ResolvedMaskRule | None) -> PairFacts:
+    """Decode both files to their last byte and measure them.
+
+    Args:
+        rule: How masks of the set are read; None where nobody knows yet.
+    """
+    rgb_HW3: UInt8[np.ndarray, "H W 3"] | None = None
+    crack_HW: UInt8[np.ndarray, "H W"] | None = None
+    image_facts: ImageFacts | Trouble
+    mask_facts: MaskFacts | Trouble
+    try:
+        image_facts, rgb_HW3 = _look_at_image(image)
+    except DataError as error:
+        image_facts = trouble(error, image)
+    try:
+        mask_facts, crack_HW = _look_at_mask(mask, rule)
+    except DataError as error:
+        mask_facts = trouble(error, mask)
+    if rgb_HW3 is None or crack_HW is None or rgb_HW3.shape[:2] != crack_HW.shape:
+        return PairFacts(image_facts, mask_facts)
+    return PairFacts(image_facts, mask_facts, _darker(rgb_HW3, crack_HW))
+
+
+def trouble(error: DataError, path: Path) -> Trouble:
+    """An error about a file, without the file's name."""
+    return Trouble(error.message.removeprefix(f"{path}: "), error.hint or "")
+
+
+def _look_at_image(path: Path) -> tuple[ImageFacts, UInt8[np.ndarray, "H W 3"]]:
+    (height, width), on_its_side = image_size(path)
+    upright = load_upright(path)
+    rgb_HW3 = as_rgb(upright, path)
+    grey_HW = cv2.cvtColor(rgb_HW3, cv2.COLOR_RGB2GRAY)
+    thumb = cv2.resize(grey_HW, (THUMB_PX, THUMB_PX), interpolation=cv2.INTER_AREA)
+    facts = ImageFacts(Size(width, height), upright.mode, on_its_side, _digest(path), thumb.tobytes())
+    return facts, rgb_HW3
+
+
+def _look_at_mask(path: Path, rule: ResolvedMaskRule | None) -> tuple[MaskFacts, UInt8[np.ndarray, "H W"] | None]:
+    channel = rule.channel if rule is not None else None
+    if path.suffix.lower() == ".mat":
+        mode, values = _MATLAB, read_mat(path)
+    else:
+        upright = load_upright(path)
+        mode, values = upright.mode, as_values(upright, path, channel)
+    size, digest = Size(values.shape[1], values.shape[0]), _digest(path)
+    if values.ndim == 3:
+        coloured = colour_oddity(describe(count_colours(values)), colour_remedy([values]))
+        return MaskFacts(size, mode, digest, Counter(), coloured, None, Counter()), None
+    counts = count_values(values)
+    if rule is None:
+        return MaskFacts(size, mode, digest, counts, None, None, Counter()), None
+    odd, crack_HW = oddity_of(counts, rule), _by_rule(values, rule)
+    if odd is not None or crack_HW is None:
+        return MaskFacts(size, mode, digest, counts, odd, None, Counter()), None
+    found, numbers = np.unique(crack_widths_px(crack_HW).round(2), return_counts=True)
+    widths_px = Counter(dict(zip(found.tolist(), numbers.tolist(), strict=True)))
+    return MaskFacts(size, mode, digest, counts, None, float(crack_HW.mean()), widths_px), crack_HW
+
+
+def _by_rule(values_HW: GreyValues, rule: ResolvedMaskRule) -> UInt8[np.ndarray, "H W"] | None:
+    """1 on crack, 0 elsewhere; None where the rule does not know a value."""
+    crack_HW: UInt8[np.ndarray, "H W"] = value_table(rule)[values_HW]
+    return None if int(crack_HW.max()) == REFUSED else crack_HW
+
+
+def _darker(image_HW3: UInt8[np.ndarray, "H W 3"], crack_HW: UInt8[np.ndarray, "H W"]) -> float | None:
+    near_HW = cv2.dilate(crack_HW, np.ones((_NEAR_PX, _NEAR_PX), np.uint8))
+    ring_HW = (cv2.dilate(crack_HW, np.ones((_FAR_PX, _FAR_PX), np.uint8)) > 0) & (near_HW == 0)
+    if not crack_HW.any() or not ring_HW.any():
+        return None
+    grey_HW = cv2.cvtColor(image_HW3, cv2.COLOR_RGB2GRAY)
+    return float((grey_HW[ring_HW] > np.median(grey_HW[crack_HW > 0])).mean())
+
+
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror})", hint="give yourself the right to read it"
+        ) from error
