@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
@@ -17,6 +18,8 @@ from crack_sweeps.runs.directory import OUTPUTS
 from crack_sweeps.specs.study_loading import ResolvedStudy, identity, resolve_study
 from crack_sweeps.study.calibration import Calibration, calibrate, host_name
 from crack_sweeps.study.coordinator import Coordinator, Machinery
+from crack_sweeps.study.data_facts import write_data_facts
+from crack_sweeps.study.floor_scores import floor_scores
 from crack_sweeps.study.folder import Opened, StudyFolder, open_folder
 from crack_sweeps.study.forecasts import Forecaster
 from crack_sweeps.study.imports import import_trials
@@ -46,6 +49,8 @@ class Flags(TypedDict, total=False):
     data: Path | None
     profile: str
     trials: int | None
+    baseline_trials: int | None
+    seeds: int | None
     jobs: int | Literal["auto"] | None
     gpu_hours: float | None
     vram_budget: str | None
@@ -62,7 +67,7 @@ class StudyRecord:
         status: FINISHED, or KILLED if it was stopped before its end.
         reason: Why it was stopped; null if it was not.
         num_trained: Trials that trained, of the main arm, in all versions.
-        num_failed: Those among them that ended with an error.
+        num_failed: Trainings of any arm that ended with an error.
         best: Ledger row of the best complete trial; null if there is none.
     """
 
@@ -164,6 +169,8 @@ def _resolve(study: str | Path | None, flags: Flags) -> ResolvedStudy:
         machine=detect_machine(),
         data=flags.get("data"),
         trials=flags.get("trials"),
+        baseline_trials=flags.get("baseline_trials"),
+        seeds=flags.get("seeds"),
         jobs=flags.get("jobs"),
         gpu_hours=flags.get("gpu_hours"),
         memory_budget=flags.get("vram_budget"),
@@ -228,6 +235,7 @@ def searching(
             ) from None
         folder.write_lease()
         folder.stop_request.unlink(missing_ok=True)
+        write_data_facts(folder, settled.photos)
         processes()  # the warm server imports while the store is opened
         store = stack.enter_context(closing(Store(url, folder.name, resolved.all_arms, resolved.spec.objective)))
         if opened.imports_from is not None:
@@ -242,6 +250,7 @@ def searching(
             Machinery(store, executor, forecaster, settled.packer, Calibration(**facts["calibration"]), settled.on),
             budget_bytes=resolved.spec.memory_budget_bytes or facts["memory_budget_bytes"],
             outputs=OUTPUTS,
+            conclude=partial(_conclude, folder, settled.photos, notify),
         )
         mirror = _mirror(folder, notify)
 
@@ -252,6 +261,15 @@ def searching(
             if isinstance(update, StudyEnded) and mirror is not None and not mirror.wait(MIRROR_PATIENCE_S):
                 notify("MLflow has not taken everything yet; `sweeps doctor --fix` sends what is missing")
             yield update
+
+
+def _conclude(folder: StudyFolder, photos: PhotoSet, notify: Notify) -> Sequence[Path]:
+    """What a study is shown with when all is trained: floors, leaderboard, report."""
+    from crack_sweeps.leaderboard.artifacts import write_artifacts
+
+    notify("scoring the floors, writing leaderboard and report ...")
+    floor_scores(folder.path, photos)
+    return write_artifacts(folder)
 
 
 def refuse_other_storage(opened: Opened, storage: str | None) -> None:

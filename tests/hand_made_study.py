@@ -27,6 +27,7 @@ space:
   training.learning_rate: {low: 0.0003, high: 0.03, log: true}
   training.loss.dice_weight: {choices: [0.0, 0.4, 1.0]}
 budget: {trials: 8}
+finalists: {seeds: 0}
 """
 LIVING = Trainer.this_process()
 DEAD = Trainer(os.getpid(), started=1.0, host=platform.node())  # an earlier process with this one's number

@@ -9,7 +9,18 @@ from typing import Any
 
 REPO = Path(__file__).resolve().parent.parent
 README = REPO / "README.md"
-ROOMS_OF_WORK = ("specs", "data", "models", "evaluation", "training", "runs", "tracking", "study", "leaderboard", "deploy")
+ROOMS_OF_WORK = (
+    "specs",
+    "data",
+    "models",
+    "evaluation",
+    "training",
+    "runs",
+    "tracking",
+    "study",
+    "leaderboard",
+    "deploy",
+)
 LAYERS = ("errors", "durable", "console", *ROOMS_OF_WORK)
 ROOMS = (*LAYERS, "doctor", "api", "search", "cli")
 

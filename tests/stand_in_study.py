@@ -108,7 +108,9 @@ class StandInExecutor:
         return messages
 
     def answer(self, key: Any, answer: Any) -> None:
-        order = self._running[key]
+        order = self._running.get(key)
+        if order is None:  # it has ended, and nobody has heard so yet
+            return
         match answer:
             case executor.GoOn():
                 self._next_epoch(order)

@@ -8,7 +8,6 @@ import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -44,6 +43,13 @@ def study(
     trials: Annotated[
         str | None, typer.Option(metavar="N", help="Trials that train, in all; those rejected do not count.")
     ] = None,
+    baseline_trials: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="The same for each baseline; as many if not typed, 0: as shipped, once."),
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N", help="Trainings of each arm's best settings, scored on test; 3 if none.")
+    ] = None,
     jobs: Annotated[str | None, typer.Option(metavar="N|auto", help="Trials at once; auto is as many as fit.")] = None,
     storage: Annotated[
         str | None, typer.Option(metavar="URL", help="Database of the trials; SQLite in the study's folder if none.")
@@ -72,6 +78,8 @@ def study(
         "data": data,
         "profile": profile,
         "trials": _whole("--trials", trials),
+        "baseline_trials": _whole("--baseline-trials", baseline_trials, least=0),
+        "seeds": _whole("--seeds", seeds, least=0),
         "jobs": jobs if jobs == "auto" else _whole("--jobs", jobs, or_auto=True),
         "gpu_hours": _hours(gpu_hours),
         "vram_budget": vram_budget,
@@ -115,6 +123,8 @@ def _resolved(study: str | None, flags: Mapping[str, Any]) -> ResolvedStudy:
         machine=detect_machine(),
         data=flags["data"],
         trials=flags["trials"],
+        baseline_trials=flags["baseline_trials"],
+        seeds=flags["seeds"],
         jobs=flags["jobs"],
         gpu_hours=flags["gpu_hours"],
         memory_budget=flags["vram_budget"],
@@ -151,22 +161,21 @@ def _begin(board: StudyBoard, update: StudyBegan, resolved: ResolvedStudy) -> No
     from crack_sweeps import console
     from crack_sweeps.study.standing import StudyReader
 
-    standing = StudyReader(update.folder).read()
-    max_hours = resolved.spec.budget.gpu_hours
-    board.began(replace(standing, num_trials=update.num_trials, max_hours=max_hours), resolved.arms[0].space)
+    board.began(StudyReader(update.folder).read(), [key for arm in resolved.arms for key in arm.space])
     adopted = f", {update.num_adopted} to be gone on with" if update.num_adopted else ""
     console.say(
         f"{update.num_trained} of {update.num_trials} trials trained so far{adopted}; at most {update.jobs} at once"
     )
 
 
-def _whole(flag: str, text: str | None, *, or_auto: bool = False) -> int | None:
-    """A number from 1 as typed, or None where nothing was."""
+def _whole(flag: str, text: str | None, *, least: int = 1, or_auto: bool = False) -> int | None:
+    """A number as typed, or None where nothing was."""
     if text is None:
         return None
-    if re.fullmatch(r"[0-9]{1,9}", text) is None or int(text) < 1:
+    if re.fullmatch(r"[0-9]{1,9}", text) is None or int(text) < least:
         raise UserError(
-            f"{flag} {text}: not a whole number from 1", hint=f"type {flag} auto" if or_auto else f"type {flag} 4, say"
+            f"{flag} {text}: not a whole number from {least}",
+            hint=f"type {flag} auto" if or_auto else f"type {flag} 4, say",
         )
     return int(text)
 

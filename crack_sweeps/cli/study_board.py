@@ -16,12 +16,13 @@ from crack_sweeps.cli.study_words import (
     memory,
     settings_line,
     short_names,
+    trained_by_arm,
 )
 from crack_sweeps.console import Cell, Share, Table, View, human_seconds
 
 if TYPE_CHECKING:
-    from crack_sweeps.study.updates import EpochDone, Launched, StudyUpdate
     from crack_sweeps.study.standing import Standing
+    from crack_sweeps.study.updates import EpochDone, Launched, Rejected, StudyUpdate, TrialEnded
 
 NUM_RECENT = 6  # lines of trials that ended
 
@@ -62,7 +63,7 @@ class _Seen:
     """All that a board shows; replaced as a whole, so that another thread may draw it at any moment."""
 
     standing: Standing
-    trained: int
+    trained: Mapping[str, int]
     counts: Mapping[str, int]
     best: Mapping[str, Any] | None
     trained_s: float
@@ -91,7 +92,7 @@ class StudyBoard:
         """
         self._names = short_names(keys)
         self._seen = _Seen(
-            standing, standing.num_trained, standing.counts, standing.best, trained_s=standing.hours * 3600
+            standing, trained_by_arm(standing), standing.counts, standing.best, trained_s=standing.hours * 3600
         )
 
     def hear(self, update: StudyUpdate) -> str | None:
@@ -111,13 +112,13 @@ class StudyBoard:
                 return self._epoch(update)
             case c.Rejected():
                 line = f"{update.name} rejected: {update.trial.facts['reason']}"
-                self._ended(update.name, "rejected", line)
+                self._ended(update, "rejected", line)
                 return line
             case c.TrialEnded():
                 line = ended_line(update.row, is_best=update.is_best)
-                if update.is_best:
+                if update.is_best and update.trial.arm == self._seen.standing.arms[0].arm:
                     self._seen = replace(self._seen, best=update.row)
-                self._ended(update.name, update.trial.outcome, line, update.row["duration_s"])
+                self._ended(update, update.trial.outcome, line, update.row["duration_s"])
                 return line
         return None
 
@@ -128,7 +129,7 @@ class StudyBoard:
             return View((), Table(COLUMNS, ()), ())
         now = time.monotonic()
         head = head_line(seen.standing, seen.trained, seen.counts, seen.best)
-        if seen.trained:
+        if any(seen.trained.values()):
             head += f", about {human_seconds(self._seconds_left(seen, now))} left"
         rows = [row.cells(now) for row in seen.running.values()]
         return View((head,), Table(COLUMNS, rows), seen.recent)
@@ -142,7 +143,11 @@ class StudyBoard:
             row = replace(row, value=values[-1], best=self._better(values))
         self._put(row)
         verb = f"goes on after epoch {len(values)}" if update.adopted else "begins"
-        again = trial.facts.get("repeat_of")
+        again, finalist_of = trial.facts.get("repeat_of"), trial.facts.get("finalist_of")
+        if finalist_of is not None:
+            selected = trial.facts["selected_trial"]
+            which = f"the settings of {selected}" if selected is not None else "settings as shipped"
+            return f"{update.name} {verb}: {which} with seed {trial.facts['seed']}; {memory(None, needed)} forecast"
         repeat = f", another seed of trial {again}" if again is not None else ""
         return f"{update.name} {verb}{repeat}: {settings}; {memory(None, needed)} forecast"
 
@@ -171,16 +176,18 @@ class StudyBoard:
             f"{update.name} epoch {update.epoch}/{update.total_epochs}  {metric} {figure(update.value)}  {took:.0f} s"
         )
 
-    def _ended(self, name: str, outcome: str, line: str, seconds: float = 0.0) -> None:
+    def _ended(self, update: Rejected | TrialEnded, outcome: str, line: str, seconds: float = 0.0) -> None:
         from crack_sweeps.study.history import TRAINED
 
         seen = self._seen
         assert seen is not None
+        arm = update.trial.arm
+        is_main = arm == seen.standing.arms[0].arm
         self._seen = replace(
             seen,
-            running={key: row for key, row in seen.running.items() if key != name},
-            counts={**seen.counts, outcome: seen.counts.get(outcome, 0) + 1},
-            trained=seen.trained + (outcome in TRAINED),
+            running={key: row for key, row in seen.running.items() if key != update.name},
+            counts={**seen.counts, outcome: seen.counts.get(outcome, 0) + is_main},
+            trained={**seen.trained, arm: seen.trained.get(arm, 0) + (outcome in TRAINED)},
             trained_s=seen.trained_s + seconds,
             recent=(*seen.recent, line)[-NUM_RECENT:],
         )
@@ -197,11 +204,12 @@ class StudyBoard:
         from crack_sweeps.study.standing import seconds_left
 
         spent = sum((row.epoch_s or 0.0) * row.epoch + now - row.since for row in seen.running.values())
-        max_hours = seen.standing.max_hours
+        max_hours, trained = seen.standing.max_hours, sum(seen.trained.values())
+        wanted = sum(arm.num_trials + arm.num_seeds for arm in seen.standing.arms)
         return (
             seconds_left(
-                seen.standing.num_trials - seen.trained,
-                mean_s=seen.trained_s / seen.trained,
+                wanted - trained,
+                mean_s=seen.trained_s / trained,
                 spent_s=spent,
                 jobs=max(len(seen.running), 1),
                 budget_s=max_hours * 3600 - seen.trained_s if max_hours is not None else None,

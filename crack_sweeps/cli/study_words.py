@@ -95,15 +95,43 @@ def ended_line(row: Mapping[str, Any], *, is_best: bool = False) -> str:
     return line
 
 
-def head_line(standing: Standing, num_trained: int, counts: Mapping[str, int], best: Mapping[str, Any] | None) -> str:
-    """The study in one line: how far, how good, what went wrong."""
-    line = f"study {standing.study}: {num_trained} of {standing.num_trials} trials trained"
+def head_line(
+    standing: Standing, trained: Mapping[str, int], counts: Mapping[str, int], best: Mapping[str, Any] | None
+) -> str:
+    """The study in one line: how far, how good, what went wrong.
+
+    Args:
+        standing: What does not change.
+        trained: Trainings by arm, those of finalists under the arm's name with `.final` behind it.
+        counts: Trials of the main arm by outcome.
+        best: Row of the main arm's best.
+    """
+    main, *baselines = standing.arms
+    line = f"study {standing.study}: {trained.get(main.arm, 0)} of {main.num_trials} trials trained"
+    tuned = [f"{arm.arm} {trained.get(arm.arm, 0)} of {arm.num_trials}" for arm in baselines if arm.num_trials]
+    line += f" ({', '.join(tuned)})" if tuned else ""
+    finals = sum(trained.get(final_of(arm.arm), 0) for arm in standing.arms)
+    if finals:
+        line += f", finalists {finals} of {sum(arm.num_seeds for arm in standing.arms)}"
     if best is not None:
         line += f", best {standing.objective} {figure(best['value'])} ({best['trial']})"
     for outcome in ("pruned", "rejected", "failed", "out_of_memory"):
         if counts.get(outcome):
             line += f", {counts[outcome]} {outcome.replace('_', ' ')}"
     return line
+
+
+def final_of(arm: str) -> str:
+    """The name under which an arm's finalist trains."""
+    from crack_sweeps.specs.study_arms import FINAL
+
+    return arm + FINAL
+
+
+def trained_by_arm(standing: Standing) -> dict[str, int]:
+    """Trainings that have ended, by arm."""
+    searched = {arm.arm: arm.num_trained for arm in standing.arms}
+    return searched | {final_of(arm.arm): arm.num_finals for arm in standing.arms}
 
 
 def clock(seconds: float) -> str:
@@ -119,6 +147,11 @@ def standing_rows(standing: Standing) -> Rows:
     """How a study stands."""
     rows = [("study", standing.study), ("state", _state(standing))]
     rows += [("trials", f"{standing.num_trained} of {standing.num_trials} trained{_counts(standing.counts)}")]
+    for arm in standing.arms[1:]:
+        done = f"{arm.num_trained} of {arm.num_trials} trained" if arm.num_trials else "as shipped"
+        rows.append((f"  {arm.arm}", done + (f", best {figure(arm.best)}" if arm.best is not None else "")))
+    if wanted := sum(arm.num_seeds for arm in standing.arms):
+        rows.append(("finalists", f"{sum(arm.num_finals for arm in standing.arms)} of {wanted} trained"))
     if standing.best is not None:
         rows.append(("best", f"{standing.objective} {figure(standing.best['value'])} ({standing.best['trial']})"))
     limit = f" of {standing.max_hours:g}" if standing.max_hours is not None else ""
@@ -172,7 +205,7 @@ def running_table(standing: Standing) -> Table:
 
 def standing_view(standing: Standing) -> View:
     """How a study stands, as a live view."""
-    head = head_line(standing, standing.num_trained, standing.counts, standing.best)
+    head = head_line(standing, trained_by_arm(standing), standing.counts, standing.best)
     if standing.seconds_left is not None:
         head += f", about {human_seconds(standing.seconds_left)} left"
     return View((head,), running_table(standing), [ended_line(row) for row in standing.recent])

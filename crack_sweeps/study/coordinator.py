@@ -144,7 +144,7 @@ class Coordinator:
             closing(Ledger(self.folder)) as self._ledger,
             closing(StudyJournal(self.folder, self.study, self.photos)) as self._journal,
         ):
-            self._journal.attempt(self.spec.budget)
+            self._journal.attempt(self.spec)
             yield from self._recover()
             yield StudyBegan(
                 self.folder, self._num_trained(), self.spec.budget.trials, len(self._running), self.packer.jobs

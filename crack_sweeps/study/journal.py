@@ -12,7 +12,7 @@ import psutil
 from crack_sweeps.data.photos import PhotoSet
 from crack_sweeps.runs.environment import git_state
 from crack_sweeps.runs.events import EventLog, read_events
-from crack_sweeps.specs.study import Budget
+from crack_sweeps.specs.study import StudySpec
 from crack_sweeps.specs.study_loading import ResolvedStudy, flat_study
 from crack_sweeps.study.folder import StudyFolder
 from crack_sweeps.study.history import Trial
@@ -78,7 +78,7 @@ class StudyJournal:
         for warning in photos.warnings:
             self._log.append("note", level="warning", text=warning)
 
-    def attempt(self, budget: Budget) -> None:
+    def attempt(self, spec: StudySpec) -> None:
         """A coordinator begins, or goes on, with the budget of this command: it is no part of the study's identity."""
         self._attempts += 1
         self._log.append(
@@ -87,8 +87,10 @@ class StudyJournal:
             pid=os.getpid(),
             process_started=psutil.Process().create_time(),
             host=platform.node(),
-            trials=budget.trials,
-            gpu_hours=budget.gpu_hours,
+            trials=spec.budget.trials,
+            baseline_trials=spec.budget.baseline_trials,
+            seeds=spec.finalists.seeds,
+            gpu_hours=spec.budget.gpu_hours,
         )
 
     def trial(self, trial: Trial, run_dir: Path) -> None:

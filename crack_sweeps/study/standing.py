@@ -14,7 +14,7 @@ from crack_sweeps.errors import UserError
 from crack_sweeps.runs.directory import RunDirectory
 from crack_sweeps.runs.events import Event, read_events
 from crack_sweeps.specs.loading import list_studies
-from crack_sweeps.specs.study_loading import ResolvedStudy
+from crack_sweeps.specs.study_loading import Arm, ResolvedStudy
 from crack_sweeps.study.folder import StudyFolder
 from crack_sweeps.study.history import TRAINED
 from crack_sweeps.study.ledger import TRIAL, Row, trial_name
@@ -88,6 +88,34 @@ class RunningTrial:
 
 
 @dataclass(frozen=True)
+class ArmStanding:
+    """How far one arm is.
+
+    Args:
+        arm: Its name.
+        num_trials: Trials that are to train while it is searched; 0 where its settings stand as shipped.
+        num_trained: Those that did.
+        num_epochs: Epochs that they trained.
+        num_finals: Trainings of its finalist that have ended.
+        num_seeds: Those that are wanted.
+        best: Its best value so far; None if no trial is complete.
+    """
+
+    arm: str
+    num_trials: int
+    num_trained: int
+    num_epochs: int
+    num_finals: int
+    num_seeds: int
+    best: float | None
+
+    @property
+    def num_left(self) -> int:
+        """Trainings still to end."""
+        return max(0, self.num_trials - self.num_trained) + max(0, self.num_seeds - self.num_finals)
+
+
+@dataclass(frozen=True)
 class Standing:
     """How a study stands.
 
@@ -106,6 +134,7 @@ class Standing:
         num_trials: Trials that are to train.
         num_trained: Those of the main arm that did.
         counts: Trials of the main arm by outcome.
+        arms: How far each arm is, the main one first.
         best: Ledger row of the main arm's best complete trial.
         running: Trials that were launched and have not ended; where nothing runs they wait to be gone on with.
         recent: Ledger rows of the trials that ended last, the newest last.
@@ -128,6 +157,7 @@ class Standing:
     num_trials: int
     num_trained: int
     counts: Mapping[str, int]
+    arms: tuple[ArmStanding, ...]
     best: Row | None
     running: tuple[RunningTrial, ...]
     recent: tuple[Row, ...]
@@ -159,8 +189,9 @@ class StudyReader:
         self._told: dict[tuple[str, int], Event] = {}
         self._counts: Counter[str] = Counter()
         self._seconds = 0.0
-        self._main_seconds = 0.0
-        self._best: Row | None = None
+        self._best: dict[str, Row] = {}
+        self._trained: Counter[str] = Counter()  # trainings by arm, those of finalists under the arm's name with .final
+        self._epochs: Counter[str] = Counter()
         self._recent: deque[Row] = deque(maxlen=NUM_RECENT)
         self._attempt: Event | None = None
         self._end: Event | None = None  # of the last attempt
@@ -176,13 +207,14 @@ class StudyReader:
         self._read_rows()
         spec, budget = self.study.spec, self._budget()
         state, coordinator = self._state()
+        arms = tuple(self._arm(arm, budget) for arm in self.study.arms)
         told = [event for key, event in self._told.items() if key not in self._ended]
         running = tuple(self._running(event, now) for event in told)
         left = None
         if state == "running":
             left = seconds_left(
-                budget["trials"] - self._num_trained,
-                mean_s=self._main_seconds / self._num_trained if self._num_trained else None,
+                sum(arm.num_left for arm in arms),
+                mean_s=self._seconds / self._trained.total() if self._trained else None,
                 spent_s=sum((t.epoch_s or 0.0) * t.epoch + (t.epoch_age_s or 0.0) for t in running),
                 jobs=len(running),
                 budget_s=None if budget["gpu_hours"] is None else budget["gpu_hours"] * 3600 - self._seconds,
@@ -201,7 +233,8 @@ class StudyReader:
             num_trials=budget["trials"],
             num_trained=self._num_trained,
             counts={outcome: self._counts[outcome] for outcome in OUTCOMES},
-            best=self._best,
+            arms=arms,
+            best=self._best.get(self.main),
             running=running,
             recent=tuple(self._recent),
             hours=self._seconds / 3600,
@@ -223,12 +256,13 @@ class StudyReader:
             self.news.append(row)
             self._ended.add((row["arm"], row["number"]))
             self._seconds += row["duration_s"]
-            if row["arm"] != self.main:
-                continue
-            self._counts[row["outcome"]] += 1
-            self._main_seconds += row["duration_s"] if row["outcome"] in TRAINED else 0.0
-            if row["value"] is not None and is_better(row["value"], self._best, self.study.spec.objective.direction):
-                self._best = row
+            arm = row["arm"]
+            self._trained[arm] += row["outcome"] in TRAINED
+            self._epochs[arm] += row["num_epochs"]
+            self._counts[row["outcome"]] += arm == self.main
+            direction = self.study.spec.objective.direction
+            if row["value"] is not None and is_better(row["value"], self._best.get(arm), direction):
+                self._best[arm] = row
         self._recent.extend(self.news)
 
     def _read_events(self) -> None:
@@ -242,11 +276,30 @@ class StudyReader:
                 case "ended":
                     self._end = event
 
+    def _arm(self, arm: Arm, budget: Mapping[str, Any]) -> ArmStanding:
+        is_main, best = arm.name == self.main, self._best.get(arm.name)
+        baseline_trials = budget["baseline_trials"]
+        num_trials = budget["trials"] if is_main or baseline_trials is None else baseline_trials
+        return ArmStanding(
+            arm=arm.name,
+            num_trials=num_trials,
+            num_trained=self._trained[arm.name],
+            num_epochs=self._epochs[arm.name],
+            num_finals=self._trained[arm.final().name],
+            num_seeds=budget["seeds"] if num_trials else max(1, budget["seeds"]),
+            best=best["value"] if best is not None else None,
+        )
+
     def _budget(self) -> dict[str, Any]:
         """Of the command that runs or ran last: it is no part of a study's identity, and may grow."""
-        budget = self.study.spec.budget
-        said = self._attempt or {}
-        return {"trials": said.get("trials", budget.trials), "gpu_hours": said.get("gpu_hours", budget.gpu_hours)}
+        spec = self.study.spec
+        known = {
+            "trials": spec.budget.trials,
+            "baseline_trials": spec.budget.baseline_trials,
+            "gpu_hours": spec.budget.gpu_hours,
+            "seeds": spec.finalists.seeds,
+        }
+        return {key: (self._attempt or {}).get(key, value) for key, value in known.items()}
 
     def _state(self) -> tuple[State, Process | None]:
         lease = self.folder.read_lease()

@@ -16,12 +16,12 @@ from stand_in_study import TOY, Bench, draw_photos
 
 from crack_sweeps.data.open import open_photos
 from crack_sweeps.specs.study_loading import ResolvedStudy, identity
-from crack_sweeps.study.updates import Launched, TrialEnded
 from crack_sweeps.study.folder import StudyFolder, open_folder
 from crack_sweeps.study.history import Trial
 from crack_sweeps.study.standing import StudyReader
 from crack_sweeps.study.store import Store, sqlite_url
 from crack_sweeps.study.suggest import suggest
+from crack_sweeps.study.updates import Launched, TrialEnded
 
 pytestmark = pytest.mark.benchmark
 NUM_STORED = 10_000

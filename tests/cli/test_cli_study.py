@@ -20,9 +20,9 @@ from crack_sweeps import search
 from crack_sweeps.cli import trials
 from crack_sweeps.cli.study_words import figure, said, short_names
 from crack_sweeps.errors import NothingFits
-from crack_sweeps.study.updates import EpochDone, Launched, Notice, Rejected, StudyBegan, StudyEnded, TrialEnded
 from crack_sweeps.study.history import Trial
 from crack_sweeps.study.packing import Placement
+from crack_sweeps.study.updates import EpochDone, Launched, Notice, Rejected, StudyBegan, StudyEnded, TrialEnded
 
 MISTAKES = {
     "trials in words": (["study", "--trials", "many"], "--trials many", "--trials 4"),
@@ -185,6 +185,10 @@ def test_flags_reach_the_search_and_a_setting_may_stand_without_a_study(
         "8GiB",
         "--storage",
         "sqlite:///x.db",
+        "--baseline-trials",
+        "0",
+        "--seeds",
+        "5",
     ]
     answer = sweeps("study", "training.epochs=3", "--profile", "cpu", "--data", "photos", *flags)
     assert answer.code == 0, answer.err
@@ -195,6 +199,8 @@ def test_flags_reach_the_search_and_a_setting_may_stand_without_a_study(
         "data": Path("photos"),
         "profile": "cpu",
         "trials": 3,
+        "baseline_trials": 0,
+        "seeds": 5,
         "jobs": 2,
         "gpu_hours": 1.5,
         "vram_budget": "8GiB",
@@ -285,6 +291,7 @@ from hand_made_study import HandMadeStudy
 from crack_sweeps import search
 from crack_sweeps.cli.app import run_command_line
 toy = HandMadeStudy()
+toy.attempt(trials=2)
 def searching(*_, **__):
     for update in t.story(toy):
         yield update
