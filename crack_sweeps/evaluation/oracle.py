@@ -20,7 +20,7 @@ def oracle_figures(counts: PixelCounts) -> dict[str, float]:
 
     ``ods_...`` is at the single threshold that suits the set best, each metric at its own; ``ois_...`` is with the
     threshold that suits each image best by its F1 (of equal ones the highest, which claims least); ``ap`` is the area
-    under the steps of precision over recall. ``ods_threshold`` and ``ods_image_threshold`` are those of F1.
+    under the steps of precision over recall. ``ods_threshold`` and ``ods_threshold_image`` are those of F1.
 
     Raises:
         ValueError: There is no image.
@@ -33,7 +33,7 @@ def oracle_figures(counts: PixelCounts) -> dict[str, float]:
         figures[f"ods_{short}"] = float(pooled_T[name].max())
         figures[f"ods_{short}_image"] = float(images_TN[name].mean(axis=1).max())
     figures["ods_threshold"] = best_threshold(pooled_T["crack_f1"])
-    figures["ods_image_threshold"] = best_threshold(images_TN["crack_f1"].mean(axis=1))
+    figures["ods_threshold_image"] = best_threshold(images_TN["crack_f1"].mean(axis=1))
     each_best = metrics(_at_own_threshold(counts, _highest_of_best(images_TN["crack_f1"])))
     all_best = metrics(_at_own_threshold(counts, _highest_of_best(images_TN["crack_f1"])).pooled())
     for short in _OIS:

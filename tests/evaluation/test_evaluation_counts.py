@@ -54,6 +54,22 @@ def test_the_parts_of_an_image_add_up_to_the_image(pair: tuple[np.ndarray, np.nd
     np.testing.assert_array_equal(parts.background_NK, whole.background_NK)
 
 
+@settings(max_examples=40, deadline=None)
+@given(maps_with_masks, st.integers(1, 4), st.integers(1, 4))
+def test_tiles_of_any_size_change_no_count(pair: tuple[np.ndarray, np.ndarray], height: int, width: int) -> None:
+    probability, mask = pair
+    whole = count_pixels(probability, mask)
+    tiled = None
+    for y in range(0, mask.shape[0], height):
+        for x in range(0, mask.shape[1], width):
+            tile = np.s_[y : y + height, x : x + width]
+            part = count_pixels(probability[tile], mask[tile])
+            tiled = part if tiled is None else tiled + part
+    assert tiled is not None
+    np.testing.assert_array_equal(tiled.crack_NK, whole.crack_NK)
+    np.testing.assert_array_equal(tiled.background_NK, whole.background_NK)
+
+
 def test_stacked_images_keep_their_own_counts_and_the_sweep_pools_them() -> None:
     one = count_pixels(np.array([[0.9, 0.1]], np.float32), np.array([[1, 0]], np.uint8))
     two = count_pixels(np.array([[0.9, 0.1]], np.float32), np.array([[0, 1]], np.uint8))

@@ -9,6 +9,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
 from crack_sweeps.evaluation.counts import PixelCounts, count_pixels, stack
 from crack_sweeps.evaluation.scores import (
@@ -121,6 +122,23 @@ def test_scores_equal_those_of_plain_sets_of_pixels(images: list[list[tuple[floa
     for name, value in whole.items():
         assert figures[name] == pytest.approx(value)
         assert figures[f"{name}_image"] == pytest.approx(np.mean([one[name] for one in each]))
+
+
+@settings(max_examples=15, deadline=None)
+@given(pixels, st.integers(1, 99))
+def test_scores_are_those_of_scikit_learn(image_pixels: list[tuple[float, int]], k: int) -> None:
+    mask = np.array([m for _, m in image_pixels])
+    said = np.array([p for p, _ in image_pixels], np.float32) >= np.float32(k / 100)
+    figures = pooled(image([p for p, _ in image_pixels], mask.tolist()), k / 100)
+    nothing = 1.0 if not mask.any() and not said.any() else 0.0
+    classes = [jaccard_score(mask, said, pos_label=label, zero_division=1.0) for label in (1, 0)]
+    assert figures == {
+        "crack_iou": pytest.approx(classes[0]),
+        "crack_f1": pytest.approx(f1_score(mask, said, zero_division=1.0)),
+        "precision": pytest.approx(precision_score(mask, said, zero_division=nothing)),
+        "recall": pytest.approx(recall_score(mask, said, zero_division=nothing)),
+        "two_class_miou": pytest.approx(np.mean(classes)),
+    }
 
 
 @settings(max_examples=60, deadline=None)
