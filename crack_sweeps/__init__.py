@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from crack_sweeps.api import predict_photos as predict_photos
     from crack_sweeps.api import run as run
     from crack_sweeps.api import training as training
+    from crack_sweeps.leaderboard.board import read_leaderboard as read_leaderboard
     from crack_sweeps.scoring import score_predictions as score_predictions
     from crack_sweeps.search import plan_study as plan_study
     from crack_sweeps.search import run_study as run_study
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     **dict.fromkeys(("evaluate_run", "plan", "predict_photos", "run", "training"), "crack_sweeps.api"),
+    "read_leaderboard": "crack_sweeps.leaderboard.board",  # `leaderboard` is a room
     "score_predictions": "crack_sweeps.scoring",
     **dict.fromkeys(("plan_study", "run_study", "searching"), "crack_sweeps.search"),  # `study` is a room
 }
@@ -26,6 +28,7 @@ __all__ = [
     "plan",
     "plan_study",
     "predict_photos",
+    "read_leaderboard",
     "run",
     "run_study",
     "score_predictions",

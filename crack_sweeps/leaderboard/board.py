@@ -22,7 +22,7 @@ from crack_sweeps.leaderboard.records import Records, read_records
 from crack_sweeps.leaderboard.rows import BoardRow, entry_row, num_test_looks, recorded_floor_rows, trial_row
 from crack_sweeps.leaderboard.statistics import FIGURES, Figure
 from crack_sweeps.specs.words import listed, nearest
-from crack_sweeps.study.folder import StudyFolder
+from crack_sweeps.study.folder import StudyFolder, find_study
 
 SPLITS: tuple[Split, ...] = ("val", "test")
 
@@ -140,6 +140,24 @@ def board(
     )
 
 
+def read_leaderboard(
+    study: str | None = None,
+    *,
+    split: str | None = None,
+    sort: str = "crack_iou",
+    all_trials: bool = False,
+    drop_leaked: bool = False,
+) -> list[dict[str, Any]]:
+    """What `sweeps leaderboard --json` prints: a row for each finalist, floor and outside entry, the leader first.
+
+    Args:
+        study: Its name, with its version or without; the newest if None.
+        split: As `board` has it, and so are the others.
+    """
+    found = board(find_study(study), split=split, sort=sort, all_trials=all_trials, drop_leaked=drop_leaked)
+    return found.as_list()
+
+
 # --- what is asked for ---------------------------------------------------------------------------
 
 
@@ -201,6 +219,8 @@ def _warnings(records: Records, split: Split, num_dropped: int | None) -> list[s
     told = [str(warning) for warning in records.data.get("warnings", ())]
     if split == "test" and records.data.get("leaked_test") and num_dropped is None:
         told.append(f"`--drop-leaked` ranks without the {len(records.data['leaked_test'])} leaked test images")
+    elif num_dropped:
+        told.append(f"the {num_dropped} leaked test images are left out of this table")
     for arm in records.study.arms:
         if arm_entry(records, arm.name, split) is None:
             lacks = "finalist with a test score" if split == "test" else "complete trial"
