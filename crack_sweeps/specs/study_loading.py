@@ -74,6 +74,10 @@ class ResolvedStudy:
         """Trials that an arm is to train while it is searched; 0 where its settings stand as shipped."""
         return self.spec.budget.of(main=arm.name == self.arms[0].name)
 
+    def num_finals(self, arm: Arm) -> int:
+        """Trainings of an arm's best settings; one that is not searched is trained at least once."""
+        return self.spec.finalists.seeds if self.num_trials(arm) else max(1, self.spec.finalists.seeds)
+
 
 @dataclass(frozen=True)
 class Identity:

@@ -107,9 +107,11 @@ class ArmPlan:
         name: Its name.
         base: Its experiment's file.
         space: Each parameter in words.
-        num_trials: Trainings in all, those of earlier versions that fit included.
+        num_trials: Trials of its search, those of earlier versions that fit included; 0 where its settings stand.
         num_done: Of these, how many are over.
         num_imported: Of these, how many would come along from the version before.
+        num_finals: Trainings of its best settings afterwards, each scored on test.
+        num_finals_done: Of these, how many are over, if the finalist stays the same.
         memory: What its trials need.
     """
 
@@ -119,12 +121,19 @@ class ArmPlan:
     num_trials: int
     num_done: int
     num_imported: int
+    num_finals: int
+    num_finals_done: int
     memory: MemoryPlan
 
     @property
     def num_left(self) -> int:
-        """Trainings still to be done."""
+        """Trials of the search still to be done."""
         return max(0, self.num_trials - self.num_done - self.num_imported)
+
+    @property
+    def num_finals_left(self) -> int:
+        """Trainings of the finalist still to be done."""
+        return max(0, self.num_finals - self.num_finals_done)
 
 
 @dataclass(frozen=True)
@@ -184,7 +193,8 @@ class StudyPlan:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""
-        return {**asdict(self), "arms": [{**asdict(arm), "num_left": arm.num_left} for arm in self.arms]}
+        arms = [{**asdict(arm), "num_left": arm.num_left, "num_finals_left": arm.num_finals_left} for arm in self.arms]
+        return {**asdict(self), "arms": arms}
 
     def rows(self) -> list[tuple[str, str]]:
         """Names and values that a person reads."""
@@ -222,6 +232,8 @@ class StudyPlan:
         done = [f"{arm.num_done} done"] if self.stored else []
         done += [f"{arm.num_imported} come along from the version before"] if arm.num_imported else []
         trainings = f"{arm.num_trials}" + (f": {', '.join([*done, f'{arm.num_left} to go'])}" if done else "")
+        trainings = trainings if arm.num_trials else "none: its settings stand as shipped"
+        finals = f"{arm.num_finals}" + (f": {arm.num_finals_done} done" if arm.num_finals_done else "")
         shapes = f"{memory.num_forecast} of {memory.num_shapes} shapes forecast"
         if memory.lowest_bytes is not None and memory.highest_bytes is not None:
             shapes = f"{human_bytes(memory.lowest_bytes)} to {human_bytes(memory.highest_bytes)}; {shapes}"
@@ -233,7 +245,8 @@ class StudyPlan:
         rows = [
             (f"arm {arm.name}", f"around {arm.base}"),
             *((f"  {key}", words) for key, words in arm.space.items()),
-            ("  trainings", trainings),
+            ("  trials", trainings),
+            ("  then, scored on test", f"{finals} of its best settings" if arm.num_finals else "none"),
             ("  peak at the base", human_bytes(memory.base_bytes)),
             ("  peak over the space", shapes),
             ("  rejected", over),
@@ -354,18 +367,22 @@ def make_study_plan(
             name=arm.name,
             base=str(arm.source),
             space={key: described(parameter) for key, parameter in arm.space.items()},
-            num_trials=study.spec.budget.trials,
+            num_trials=study.num_trials(arm),
             num_done=done[arm.name],
+            num_finals=study.num_finals(arm),
+            num_finals_done=min(done[arm.final().name], study.num_finals(arm)),
             num_imported=0 if stored.before is None else _num_imported(arm, stored.before),
             memory=survey.memory,
         )
         for arm, survey in zip(study.arms, surveys, strict=True)
     )
-    num_left = sum(arm.num_left for arm in arms)
+    num_left = sum(arm.num_left + arm.num_finals_left for arm in arms)
     placed = _placed(packer, [need for survey in surveys for need in survey.needs(budget)], max(1, num_left))
     at_once = len(placed)
     disk = study_disk(
-        *_largest_checkpoint(surveys, budget), sum(arm.num_trials for arm in arms), max(1, min(packer.jobs, at_once))
+        *_largest_checkpoint(surveys, budget),
+        sum(arm.num_trials + arm.num_finals for arm in arms),
+        max(1, min(packer.jobs, at_once)),
     )
     pruner = study.spec.pruner
     return StudyPlan(
@@ -395,7 +412,8 @@ def make_study_plan(
         else _time(
             study,
             photos,
-            [(arm.num_left, survey.fitting(budget)) for arm, survey in zip(arms, surveys, strict=True)],
+            arms,
+            [survey.fitting(budget) for survey in surveys],
             Pace.of(study.profile, photos, outputs, on=on, device=calibration.device, threads=packer.threads),
             at_once=at_once,
             spent_hours=sum(row["duration_s"] for row in read_rows(stored.folder)) / 3600,
@@ -577,7 +595,12 @@ def _describe(photos: PhotoSet | None) -> dict[str, Any]:
 def _notes(arms: Sequence[ArmPlan], num_left: int) -> tuple[str, ...]:
     notes = []
     if not num_left:
-        notes.append("all trials are done: raise --trials to go on")
+        notes.append("all trainings are done: raise --trials to go on")
+    searched = [arm for arm in arms if arm.num_trials]
+    if len(searched) > 1:
+        notes.append("an arm whose trials are stopped earlier gets more of them, until all have trained as long")
+    if len({arm.num_trials for arm in arms}) > 1:
+        notes.append("the arms' budgets differ: the leaderboard marks who was tuned less")
     notes += [f"nothing of arm {arm.name} fits the memory budget" for arm in arms if arm.memory.rejected_share == 1]
     return tuple(notes)
 
@@ -691,7 +714,8 @@ def pruning_share(
 def _time(
     study: ResolvedStudy,
     photos: PhotoSet,
-    left: Sequence[tuple[int, Sequence[_Drawn]]],
+    arms: Sequence[ArmPlan],
+    fitting: Sequence[Sequence[_Drawn]],
     pace: Pace,
     *,
     at_once: int,
@@ -699,16 +723,17 @@ def _time(
     num_devices: int,
 ) -> TimePlan:
     spec = study.spec
-    seconds, full, shares = 0.0, [0.0], (1.0, 1.0)
-    for arm, (num_left, drawn) in zip(study.arms, left, strict=True):
+    seconds, full, shares_of_main = 0.0, [0.0], (1.0, 1.0)
+    for arm, plan, drawn in zip(study.arms, arms, fitting, strict=True):
         shares = pruning_share(
             spec.pruner,
             spec.objective,
             num_epochs=arm.base.training.epochs,
-            num_trials=spec.budget.trials,
+            num_trials=plan.num_trials,
             seed=spec.seed,
             arm=arm.name,
         )
+        shares_of_main = shares if arm is study.arms[0] else shares_of_main
         works = [
             (one.experiment.training.epochs, Work.of(one.experiment, one.forecast.parameters_bytes / 4, photos))
             for one in drawn
@@ -719,7 +744,9 @@ def _time(
         epochs = pace.rate * statistics.fmean(num_epochs * work.epoch for num_epochs, work in works)
         final = pace.rate * statistics.fmean(work.final for _, work in works)
         full.append(START_S + epochs + final)
-        seconds += num_left * (START_S + shares[0] * epochs + shares[1] * final)
+        seconds += plan.num_left * (START_S + shares[0] * epochs + shares[1] * final)
+        scored = 1 + len(photos.split("test")) / max(1, len(photos.split("val")))  # a finalist's final scores, in vals
+        seconds += plan.num_finals_left * (START_S + epochs + scored * final)
     hours = seconds / 3600
     most = None if spec.budget.gpu_hours is None else max(0.0, spec.budget.gpu_hours - spent_hours)
     capped = most is not None and hours > most
@@ -729,8 +756,8 @@ def _time(
         least_hours=hours / max(1, at_once),
         most_hours=hours / max(1, min(at_once, num_devices)),
         full_trial_s=max(full),
-        epochs_share=shares[0],
-        complete_share=shares[1],
+        epochs_share=shares_of_main[0],
+        complete_share=shares_of_main[1],
         capped=capped,
         based_on=pace.based_on,
     )

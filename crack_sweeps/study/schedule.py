@@ -128,8 +128,8 @@ def next_final(study: ResolvedStudy, trials: Trials) -> Final | None:
 
 def _finals(study: ResolvedStudy, arm: Arm, trials: Trials) -> list[Final]:
     """All trainings of an arm's finalist; none where no trial of it is complete."""
-    num_seeds, first = study.spec.finalists.seeds, arm.base.training.seed
-    fresh = [first + FINAL_SEEDS_FROM + turn for turn in range(num_seeds)]
+    first = arm.base.training.seed
+    fresh = [first + FINAL_SEEDS_FROM + turn for turn in range(study.num_finals(arm))]
     if not study.num_trials(arm):  # never chosen by its score, so its first score is as good as any
         return [Final(arm.final(), {}, seed, None) for seed in (first, *fresh[1:])]
     winner = best_settings(trials[arm.name], study.spec.objective)

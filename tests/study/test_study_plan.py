@@ -36,6 +36,7 @@ from crack_sweeps.study.plan import (
 from crack_sweeps.training.footprint import MemoryForecast
 
 GIB = 1 << 30
+REPO = Path(__file__).resolve().parents[2]
 OUTPUTS = Path("artifacts/outputs")
 NO_OVERHEAD = Calibration("a processor", 0, 0, None)
 SPACE = """\
@@ -54,6 +55,7 @@ space:
   model.decoder_cfg.channels: {choices: [[16, 8, 8, 8], [16, 16, 8, 8]]}
 pruner: {name: none}
 budget: {trials: 8}
+finalists: {seeds: 0}
 """
 
 
@@ -209,7 +211,7 @@ def test_a_study_that_has_begun_goes_on_with_what_it_decided(photos: Path, photo
     found = plan(study, photo_set)
     assert (found.stored, found.arms[0].num_done, found.arms[0].num_left) == (True, 3, 5)
     assert found.memory_budget_bytes == 3 * GIB
-    assert ("  trainings", "8: 3 done, 5 to go") in found.rows()
+    assert ("  trials", "8: 3 done, 5 to go") in found.rows()
     assert tree(folder.path) == before
 
 
@@ -356,7 +358,8 @@ def test_a_plan_prints_as_rows_and_as_json(photos: Path, photo_set: PhotoSet) ->
     rows = found.rows()
     names = [name.strip() for name, _ in rows]
     assert set(found.arms[0].space) <= set(names)
-    assert {"trainings", "peak at the base", "peak over the space", "rejected", "time", "pace", "disk"} <= set(names)
+    said = {"trials", "then, scored on test", "peak at the base", "peak over the space", "rejected", "time", "pace"}
+    assert {*said, "disk"} <= set(names)
     assert all(isinstance(value, str) and "\n" not in value for _, value in rows)
 
 
@@ -386,3 +389,22 @@ def test_a_dry_run_on_this_machine_writes_nothing(photos: Path, here: Path) -> N
     assert found.time is not None
     assert found.time.training_hours > 0
     assert tree(here) == before
+
+
+def test_baselines_and_finalists_are_in_the_plan_with_what_they_cost(
+    here: Path, photos: Path, photo_set: PhotoSet
+) -> None:
+    (here / "studies" / "other.yaml").write_text((REPO / "experiments" / "unet_small.yaml").read_text())
+    (here / "studies" / "toy.yaml").write_text(SPACE + "baselines: [{base: ./other.yaml}]\n")
+    alone, both = (plan(resolved(photos, seeds=seeds), photo_set) for seeds in (0, 3))
+    assert [(arm.name, arm.num_trials, arm.num_finals) for arm in both.arms] == [("unet_small", 8, 3), ("other", 8, 3)]
+    assert alone.time is not None
+    assert both.time is not None
+    longest = both.time.full_trial_s / 3600
+    assert both.time.training_hours - alone.time.training_hours == pytest.approx(6 * longest, rel=0.35)
+    assert ("  then, scored on test", "3 of its best settings") in both.rows()
+    assert any("until all have trained as long" in text for text in both.notes)
+    shipped = plan(resolved(photos, seeds=3, baseline_trials=0), photo_set)
+    assert [(arm.num_trials, arm.num_finals) for arm in shipped.arms] == [(8, 3), (0, 3)]
+    assert ("  trials", "none: its settings stand as shipped") in shipped.rows()
+    assert any("budgets differ" in text for text in shipped.notes)
