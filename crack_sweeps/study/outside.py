@@ -92,10 +92,10 @@ def name_alike(known: KnownSplit, names: list[str]) -> dict[str, str]:
             return alike
     missing = sorted(set(known.images) - set(names))
     others = sorted(set(names) - set(known.images))
-    said = [f"{len(missing)} are missing ({_some(missing)})"] if missing else []
-    said += [f"{len(others)} belong to none of them ({_some(others)})"] if others else []
+    said = [f"{len(missing)} missing here ({_some(missing)})"] if missing else []
+    said += [f"{len(others)} of another name ({_some(others)})"] if others else []
     raise UserError(
-        f"study {known.folder.name} has {len(known.images)} {known.split} photos; of these, {' and '.join(said)}",
+        f"study {known.folder.name} has {len(known.images)} {known.split} photos: {' and '.join(said)}",
         hint=f"score exactly the photos of {known.split}; {known.source} lists them",
     )
 
@@ -166,21 +166,27 @@ def write_outside(
     scores = Path("outside") / f"{name}-{known.split}.parquet"
     path = known.folder.path / scores
     path.parent.mkdir(exist_ok=True)
-    pyarrow.parquet.write_table(table, path)
-    add_outside(
-        known.folder,
-        {
-            "name": name,
-            "split": known.split,
-            "threshold": threshold,
-            "threshold_origin": threshold_origin,
-            "protocol": protocol,
-            "metrics": dict(metrics),
-            "scores": scores.as_posix(),
-            "data_digest": known.data_digest,
-            "command": command,
-        },
-    )
+    # An older entry of this name keeps its table until the ledger has taken the new one.
+    new = path.with_suffix(".new")
+    try:
+        pyarrow.parquet.write_table(table, new)
+        add_outside(
+            known.folder,
+            {
+                "name": name,
+                "split": known.split,
+                "threshold": threshold,
+                "threshold_origin": threshold_origin,
+                "protocol": protocol,
+                "metrics": dict(metrics),
+                "scores": scores.as_posix(),
+                "data_digest": known.data_digest,
+                "command": command,
+            },
+        )
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
     return path
 
 
