@@ -178,10 +178,11 @@ def train(state: TrainingState, batches: Batches, validate: Validate) -> Iterato
     factor_at = learning_rate_factor(training, training.epochs * state.steps_per_epoch)
     forward: Callable[[Tensor], Tensor] = torch.compile(state.model) if training.compile else state.model
 
+    upcoming: Iterator[Batch] | None = None  # asked for before validation, so that loader processes work meanwhile
     while progress.epoch < training.epochs and not state.out_of_patience:
         state.model.train()
         clock = time.perf_counter()
-        stream = batches(progress.epoch, progress.step_in_epoch, progress.micro_batch)
+        stream = upcoming or batches(progress.epoch, progress.step_in_epoch, progress.micro_batch)
         while progress.step_in_epoch < state.steps_per_epoch:
             for group in state.optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor_at(state.step)
@@ -195,9 +196,7 @@ def train(state: TrainingState, batches: Batches, validate: Validate) -> Iterato
                 _restore_torch_random_state(random_before, state.device)
                 stream = batches(progress.epoch, progress.step_in_epoch, progress.micro_batch)
                 continue
-            values = dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
-            _refuse_not_finite(values, state)
-            _take_step(state)
+            values = _step_unless_not_finite(figures, state)
 
             progress.step_in_epoch += 1
             for name, value in values.items():
@@ -205,6 +204,8 @@ def train(state: TrainingState, batches: Batches, validate: Validate) -> Iterato
             progress.epoch_seconds += time.perf_counter() - clock
             yield StepReport(epoch=progress.epoch + 1, step=state.step, loss=values["train/loss"])
             clock = time.perf_counter()
+        is_last = progress.epoch + 1 == training.epochs
+        upcoming = None if is_last else batches(progress.epoch + 1, 0, progress.micro_batch)
         yield _close_epoch(state, validate)
 
 
@@ -232,6 +233,39 @@ def _accumulate_gradients(
     limit = training.gradient_clip_norm if training.gradient_clip_norm is not None else math.inf
     sums["train/gradient_norm"] = nn.utils.clip_grad_norm_(state.model.parameters(), limit)
     return sums
+
+
+def _step_unless_not_finite(figures: Mapping[str, Tensor], state: TrainingState) -> dict[str, float]:
+    """Read the figures and take the step, unless one of them is not finite.
+
+    A GPU is given the step before the figures are read, with a flag that leaves it out if need be: reading waits for
+    the backward pass, and until the next forward pass is queued there would be nothing for the GPU to do.
+    """
+    stacked = torch.stack(list(figures.values()))
+    if state.device.type != "cuda" or state.scaler.is_enabled() or not state.optimizer.defaults["fused"]:
+        values = dict(zip(figures, stacked.tolist(), strict=True))
+        _refuse_not_finite(values, state)
+        _take_step(state)
+        return values
+    copied = stacked.to("cpu", non_blocking=True)
+    has_arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    has_arrived.record()
+    _queue_step_if_finite(state.optimizer, stacked)
+    has_arrived.synchronize()
+    values = dict(zip(figures, copied.tolist(), strict=True))
+    _refuse_not_finite(values, state)
+    if state.average is not None:
+        state.average.update(state.model)
+    return values
+
+
+def _queue_step_if_finite(optimizer: torch.optim.AdamW, figures: Tensor) -> None:
+    """A step that takes itself back on the device, by the flag that fused optimizers have for loss scaling."""
+    optimizer.found_inf = (~figures.isfinite().all()).float()  # type: ignore[attr-defined]
+    try:
+        optimizer.step()
+    finally:
+        del optimizer.found_inf  # type: ignore[attr-defined]
 
 
 def _refuse_not_finite(values: Mapping[str, float], state: TrainingState) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from crack_sweeps.errors import NotFiniteError, OutOfMemory
 from crack_sweeps.models.segmenter import Segmenter
 from crack_sweeps.specs.experiment import Training
-from crack_sweeps.training.loop import EpochReport, Notice, StepReport, TrainingState, train
+from crack_sweeps.training.loop import EpochReport, Notice, StepReport, TrainingState, _queue_step_if_finite, train
 
 STEPS = 3
 SIDE = 16
@@ -217,6 +217,37 @@ def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
     assert_same(before, weights(state))
 
 
+def test_a_queued_step_is_a_step_where_all_figures_are_finite_and_none_where_one_is_not() -> None:
+    queued, plain = (fresh(settings(), lambda: Tiny(dropout=0.0)) for _ in range(2))
+    for state in (queued, plain):
+        state.model(torch.ones(1, 3, SIDE, SIDE)).sum().backward()
+    for _ in range(2):  # the first one makes the optimizer's state
+        _queue_step_if_finite(queued.optimizer, torch.tensor([0.5, 2.0]))
+        plain.optimizer.step()
+        assert_same(weights(queued), weights(plain))
+    before = copy.deepcopy(queued.optimizer.state_dict())
+    for bad in (math.nan, math.inf):
+        _queue_step_if_finite(queued.optimizer, torch.tensor([0.5, bad]))
+        assert_same(weights(queued), weights(plain))
+        after = queued.optimizer.state_dict()["state"]
+        assert all(torch.equal(after[n][key], kept[key]) for n, kept in before["state"].items() for key in kept)
+
+
+def test_the_next_epochs_crops_are_asked_for_before_validation_and_none_after_the_last_epoch() -> None:
+    happened: list[object] = []
+
+    def batches(epoch: int, first_step: int, micro_batch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        happened.append(epoch)
+        return crops()(epoch, first_step, micro_batch)
+
+    def validate(_: nn.Module) -> Mapping[str, float]:
+        happened.append("validation")
+        return {"val/crack_iou": 0.5}
+
+    list(train(fresh(settings(epochs=3)), batches, validate))
+    assert happened == [0, 1, "validation", 2, "validation", "validation"]
+
+
 def test_a_gradient_that_is_not_finite_stops_before_the_step() -> None:
     class Explodes(torch.autograd.Function):
         @staticmethod
@@ -275,3 +306,53 @@ def test_the_last_learning_rate_is_the_fraction_that_was_asked_for() -> None:
         r for r in train(fresh(settings(min_lr_fraction=0.1)), crops(), constant_score) if isinstance(r, EpochReport)
     ]
     assert reports[-1].metrics["lr"] == pytest.approx(0.001)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_step_with_a_loss_that_is_not_finite_is_not_taken_either() -> None:
+    class Poisoned(Tiny):
+        poison = False
+
+        def forward(self, image_B3HW: Tensor) -> Tensor:
+            return super().forward(image_B3HW) * (math.nan if self.poison else 1.0)
+
+    device = torch.device("cuda")
+    training = settings(ema_decay=0.9)
+    state = TrainingState(Poisoned().to(device), training, device=device, amp_dtype=None, steps_per_epoch=STEPS)
+    stream = train(state, crops(), constant_score)
+    next(stream)
+    before, optimizer_before = weights(state), copy.deepcopy(state.optimizer.state_dict()["state"])
+    Poisoned.poison = True
+    with pytest.raises(NotFiniteError, match=r"train/loss is nan in epoch 1, step 2; the step was not taken"):
+        next(stream)
+    assert_same(before, weights(state))
+    after = state.optimizer.state_dict()["state"]
+    assert all(torch.equal(after[n][key], kept[key]) for n, kept in optimizer_before.items() for key in kept)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_on_a_gpu_a_training_stored_after_any_step_goes_on_bit_for_bit(ema_decay: float | None) -> None:
+    device = torch.device("cuda")
+
+    def begin() -> TrainingState:
+        torch.manual_seed(0)
+        training = settings(ema_decay=ema_decay)
+        return TrainingState(
+            Tiny().to(device), training, device=device, amp_dtype=torch.bfloat16, steps_per_epoch=STEPS
+        )
+
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        whole, moments = begin(), []
+        for _ in train(whole, crops(), constant_score):
+            moments.append(copy.deepcopy(whole.state_dict()))
+        for moment in moments:
+            resumed = begin()
+            torch.rand(7, device=device)
+            resumed.load_state_dict(moment)
+            for _ in train(resumed, crops(), constant_score):
+                pass
+            assert_same(weights(whole), weights(resumed))
+    finally:
+        torch.use_deterministic_algorithms(False)
