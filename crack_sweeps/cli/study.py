@@ -161,7 +161,8 @@ def _begin(board: StudyBoard, update: StudyBegan, resolved: ResolvedStudy) -> No
     from crack_sweeps import console
     from crack_sweeps.study.standing import StudyReader
 
-    board.began(StudyReader(update.folder).read(), [key for arm in resolved.arms for key in arm.space])
+    keys = dict.fromkeys(key for arm in resolved.arms for key in arm.space)  # arms share many
+    board.began(StudyReader(update.folder).read(), keys)
     adopted = f", {update.num_adopted} to be gone on with" if update.num_adopted else ""
     console.say(
         f"{update.num_trained} of {update.num_trials} trials trained so far{adopted}; at most {update.jobs} at once"
