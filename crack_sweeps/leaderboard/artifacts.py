@@ -7,20 +7,24 @@ from pathlib import Path
 
 from crack_sweeps import durable
 from crack_sweeps.leaderboard.board import board
-from crack_sweeps.leaderboard.records import read_records
+from crack_sweeps.leaderboard.records import Records, read_records
+from crack_sweeps.leaderboard.report.write import write_report
 from crack_sweeps.leaderboard.wording import csv_text, markdown
 from crack_sweeps.study.folder import StudyFolder
 
 
 def write_artifacts(folder: StudyFolder) -> list[Path]:
-    """Leaderboard as JSON, CSV and Markdown; where no trial is complete there is nothing to show, and no file.
+    """Leaderboard as JSON, CSV and Markdown, where a trial is complete; and the report, which says what is missing.
 
     Raises:
         UserError: A file of the study is damaged, or its rows cannot be compared.
     """
     records = read_records(folder)
-    if not any(row["outcome"] == "complete" for row in records.trials):
-        return []
+    complete = any(row["outcome"] == "complete" for row in records.trials)
+    return [*(_leaderboard(folder, records) if complete else ()), write_report(folder)]
+
+
+def _leaderboard(folder: StudyFolder, records: Records) -> list[Path]:
     found = board(folder, records=records)
     texts = {
         "leaderboard.json": json.dumps(found.as_list(), indent=1, allow_nan=False) + "\n",
