@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from crack_sweeps.data.open import open_photos
+from crack_sweeps.deploy.evaluate import evaluate_run as evaluate_run
+from crack_sweeps.deploy.predict import predict_photos as predict_photos
 from crack_sweeps.errors import StoreError, UserError
 from crack_sweeps.runs.directory import RunDirectory, find_run
 from crack_sweeps.runs.plan import Plan, make_plan

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 import typer
 
-from crack_sweeps.cli import doctor, estimate, run, spec, study, trials, ui
+from crack_sweeps.cli import (
+    data,
+    doctor,
+    estimate,
+    evaluate,
+    leaderboard,
+    predict,
+    report,
+    run,
+    score,
+    spec,
+    study,
+    trials,
+    ui,
+)
 from crack_sweeps.errors import SweepsError
 
 app = typer.Typer(
@@ -22,8 +36,14 @@ app.command("watch")(trials.watch)
 app.command("stop")(trials.stop)
 app.command("explain")(trials.explain)
 app.command("diff")(trials.diff)
+app.command("leaderboard")(leaderboard.leaderboard)
+app.command("report")(report.report)
+app.add_typer(data.app, name="data")
 app.add_typer(spec.app, name="spec")
 app.command("estimate")(estimate.estimate)
+app.command("evaluate")(evaluate.evaluate)
+app.command("predict")(predict.predict)
+app.command("score")(score.score)
 app.command("ui")(ui.ui)
 app.command("doctor")(doctor.doctor)
 

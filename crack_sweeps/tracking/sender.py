@@ -25,7 +25,7 @@ _POINTS_PER_BATCH = 1000  # MLflow's limits for one request
 _PARAMS_PER_BATCH = 100
 _TAGS_PER_BATCH = 100
 _LONGEST_DIGEST = 36
-_MERGED = frozenset({"epoch", "metrics", "tags", "note", "trial"})  # kinds whose events share requests
+_MERGED = frozenset({"epoch", "metrics", "tags", "note", "trial", "evaluation"})  # kinds whose events share requests
 
 # How a run may end: as MLflow calls it, and as Optuna calls a trial that ended so. An interrupted trial has not ended.
 _STATUS: dict[str, Status] = {"FINISHED": "FINISHED", "PRUNED": "KILLED", "KILLED": "KILLED", "FAILED": "FAILED"}
@@ -102,6 +102,8 @@ class RunSender:
         for chapter in chapters:
             if chapter.kind == "tags":
                 tags.update(chapter.event["tags"])
+            elif chapter.kind == "evaluation" and story.ended is not None:
+                tags[_DESCRIPTION_TAG] = story.summary(self.run_dir)
         self._set_tags(tags)
         if any(chapter.kind == "note" for chapter in chapters):
             self.client.log_text(self._run_id, "\n".join(story.notes) + "\n", "notes.txt")

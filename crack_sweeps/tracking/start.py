@@ -53,11 +53,16 @@ def start_study_mirror(study_dir: Path) -> MirrorHandle:
     return _start(study_dir, "--study")
 
 
-def _start(folder: Path, mode: str) -> MirrorHandle:
+def start_sending(run_dir: Path) -> MirrorHandle:
+    """Send what is new of a run that has ended, such as an evaluation; it ends when that is done or in vain."""
+    return _start(run_dir)
+
+
+def _start(folder: Path, *mode: str) -> MirrorHandle:
     log = folder / LOG
     log.parent.mkdir(parents=True, exist_ok=True)
     trainer = Trainer.this_process()
-    command = [sys.executable, "-m", "crack_sweeps.tracking.mirror", os.fspath(folder), mode]
+    command = [sys.executable, "-m", "crack_sweeps.tracking.mirror", os.fspath(folder), *mode]
     command += ["--trainer-pid", str(trainer.pid), "--trainer-started", repr(trainer.started)]
     command += ["--first-seq", str(_num_events(folder))]
     # One thread and no GPU: the mirror converts weights once and must take nothing from the training.

@@ -15,6 +15,8 @@ from crack_sweeps.tracking.state import is_study
 _LONGEST_KEY = 250
 _LONGEST_PARAM = 6000
 _LONGEST_TAG = 8000
+# Of each evaluation, in the summary; the run's metrics have them all.
+_SHOWN = ("crack_iou", "crack_f1", "crack_iou_image", "crack_f1_image")
 _OUTSIDE_ALPHABET = re.compile(r"[^A-Za-z0-9_./\- ]")
 
 
@@ -88,6 +90,7 @@ class Story:
     warnings: list[str] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
     final_figures: dict[str, float] = field(default_factory=dict)
+    evaluated: dict[str, float] = field(default_factory=dict)  # on other photos, after the end
     last_epoch: int = 0
     run_dirs: list[Path] = field(default_factory=list)  # of a study: where its runs are, or will be
     num_trials: int = 0  # of a study: those that ended
@@ -121,6 +124,11 @@ class Story:
                 points = tuple(point for point in told if (point.key, point.step) not in self._final_points)
                 self._final_points.update((point.key, point.step) for point in points)
                 self.final_figures.update((point.key, point.value) for point in points)
+            case "evaluation":  # of a run that has ended; the same again adds nothing, other figures take its place
+                known = {**self.final_figures, **self.evaluated}
+                told = _points(event, step=int(event["step"]))
+                points = tuple(point for point in told if known.get(point.key) != point.value)
+                self.evaluated.update((point.key, point.value) for point in points)
         return Chapter(event, points)
 
     def summary(self, run_dir: Path) -> str:
@@ -134,7 +142,8 @@ class Story:
         if self.ended is not None and self.ended.get("reason"):
             lines.append(f"Reason: {self.ended['reason']}.")
         lines.append(f"{where}: `{run_dir.as_posix()}`")
-        figures = self.final_figures or self.figures
+        shown = {key: value for key, value in self.evaluated.items() if key.rpartition("/")[2] in _SHOWN}
+        figures = {**(self.final_figures or self.figures), **shown}
         if figures:
             rows = [f"| {key} | {value:.4g} |" for key, value in sorted(figures.items())]
             lines.append("\n".join(["", "| figure | value |", "|---|---|", *rows]))
