@@ -16,7 +16,7 @@ import pyarrow.parquet
 from crack_sweeps.evaluation.counts import Confusion
 from crack_sweeps.evaluation.scores import metrics
 from crack_sweeps.runs.directory import OUTPUTS
-from crack_sweeps.specs.study_loading import ResolvedStudy, dump_study_snapshot, resolve_study
+from crack_sweeps.specs.study_loading import dump_study_snapshot, resolve_study
 from crack_sweeps.study.folder import FORMAT, STUDIES, StudyFolder
 
 SPEC = """\
@@ -39,7 +39,7 @@ class ThreeArms:
         (STUDIES / "trio.yaml").write_text(SPEC)
         self.folder = StudyFolder(STUDIES / "trio")
         self.folder.path.mkdir()
-        self.folder.snapshot.write_text(dump_study_snapshot(_resolved()))
+        self.folder.snapshot.write_text(_snapshot())
         facts = {"format": FORMAT, "space": "a", "rest": "b", "imports_from": None, "began": "2026-01-01T12:00:00+0000"}
         self.folder.facts_file.write_text(json.dumps(facts))
         self.names = tuple(f"photo-{number:03d}" for number in range(num_images))
@@ -99,6 +99,8 @@ class ThreeArms:
             "group": pa.array(names if groups is None else groups),
             **{count: getattr(confusion, count) for count in ("tp", "fp", "fn", "tn")},
             **metrics(confusion),
+            "empty_mask": confusion.tp + confusion.fn == 0,
+            "empty_prediction": confusion.tp + confusion.fp == 0,
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         pyarrow.parquet.write_table(pa.table(table).replace_schema_metadata({"threshold": "0.40"}), path)
@@ -188,7 +190,7 @@ class ThreeArms:
 
 
 @cache
-def _resolved() -> ResolvedStudy:
+def _snapshot() -> str:
     study = resolve_study(STUDIES / "trio.yaml", profile="none")
     arms = tuple(replace(study.arms[0], name=name) for name in ARMS)
-    return replace(study, arms=arms)
+    return dump_study_snapshot(replace(study, arms=arms))

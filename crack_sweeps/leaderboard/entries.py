@@ -44,17 +44,18 @@ class Entry:
 
 
 def default_split(records: Records) -> Split:
-    """Test once every arm that has a complete trial has a finalist with a test score; before that, validation."""
+    """Test once an arm has a test score and no other still waits for its finalist; before that, validation."""
     arms = [arm.name for arm in records.study.arms]
-    alive = [arm for arm in arms if best_trial(records, arm) or records.finalists(arm)]
-    return "test" if alive and all(finalist(records, arm, "test") for arm in alive) else "val"
+    finals = {row.get("finalist_of") for row in records.trials}  # a finalist that failed is not waited for
+    waiting = [arm for arm in arms if arm not in finals and best_trial(records, arm)]
+    return "test" if not waiting and any(finalist(records, arm, "test") for arm in arms) else "val"
 
 
 def arm_entry(records: Records, arm: str, split: Split) -> Entry | None:
     """The arm's row: its finalist; on validation, before there is one, its best trial."""
     rows = finalist(records, arm, split)
     if rows:
-        name = rows[-1].get("selected_trial") or rows[-1]["trial"]
+        name = rows[0].get("selected_trial") or rows[0]["trial"]  # as shipped: no trial was selected
         return Entry(name, arm, "finalist", _files(rows, split), tuple(rows))
     best = best_trial(records, arm) if split == "val" else []
     if not best:
@@ -63,9 +64,15 @@ def arm_entry(records: Records, arm: str, split: Split) -> Entry | None:
 
 
 def finalist(records: Records, arm: str, split: Split) -> list[Row]:
-    """Trainings of the arm's newest finalist that have figures of this split."""
+    """Trainings, with figures of this split, of the finalist that the search as it stands selects.
+
+    Until those have ended it is the newest finalist of before: more trials may have brought another winner.
+    """
     scored = [row for row in records.finalists(arm) if f"{split}/{MAIN_FIGURE}" in row["metrics"]]
-    return [row for row in scored if row["fingerprint"] == scored[-1]["fingerprint"]]
+    selected = [row["fingerprint"] for row in best_trial(records, arm)[:1]]
+    newest = [row["fingerprint"] for row in reversed(scored)]
+    mark = next((mark for mark in [*selected, *newest] if mark in newest), None)
+    return [row for row in scored if row["fingerprint"] == mark]
 
 
 def best_trial(records: Records, arm: str) -> list[Row]:

@@ -81,7 +81,7 @@ def differ(one: ImageCounts, other: ImageCounts) -> str | None:
 
 def _read(path: Path) -> pa.Table:
     try:
-        return pyarrow.parquet.read_table(path, columns=list(_COLUMNS))
+        table = pyarrow.parquet.read_table(path)
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such file, so the scores of each image are lost",
@@ -89,6 +89,10 @@ def _read(path: Path) -> pa.Table:
         ) from None
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path}: not a table of scores that can be read ({_first_line(error)})") from error
+    missing = [name for name in _COLUMNS if name not in table.column_names]
+    if missing:
+        raise UserError(f"{path}: not a table of scores: it lacks the column `{missing[0]}`")
+    return table
 
 
 def _first_line(error: Exception) -> str:
@@ -96,9 +100,6 @@ def _first_line(error: Exception) -> str:
 
 
 def _counts(table: pa.Table, path: Path, without: Collection[str]) -> ImageCounts:
-    missing = [name for name in _COLUMNS if name not in table.column_names]
-    if missing:
-        raise UserError(f"{path}: not a table of scores: it lacks the column {missing[0]}")
     names: list[str] = table.column("name").to_pylist()
     kept = sorted((name, row) for row, name in enumerate(names) if name not in without)
     if not kept:

@@ -13,7 +13,7 @@ from crack_sweeps.leaderboard.entries import Entry, Split
 from crack_sweeps.leaderboard.images import Scored
 from crack_sweeps.leaderboard.records import Records
 from crack_sweeps.leaderboard.rows import BoardRow, entry_row
-from crack_sweeps.leaderboard.statistics import Comparison, Figure, ImageCounts, compare, estimate
+from crack_sweeps.leaderboard.statistics import Comparison, Figure, ImageCounts, compare_values, pseudo_values
 
 ALPHA = 0.05
 
@@ -44,12 +44,13 @@ def standings(rivals: Sequence[ImageCounts], figure: Figure) -> list[Standing]:
     """The rivals in the order of their figures, the best first; equal ones stay in the order that they came in.
 
     Args:
-        rivals: Counts of the same images.
+        rivals: Counts of the same images, in the same order.
         figure: That ranks; more of it is better.
     """
-    values = [estimate(counts, figure).value for counts in rivals]
+    tables = [pseudo_values(counts, figure) for counts in rivals]
+    values = [float(table_US.mean()) for table_US in tables]
     leader, *others = sorted(range(len(rivals)), key=lambda number: -values[number])
-    pairs = {(a, b): compare(rivals[a], rivals[b], figure) for a, b in combinations(range(len(rivals)), 2)}
+    pairs = {(a, b): compare_values(tables[a], tables[b]) for a, b in combinations(range(len(rivals)), 2)}
     p_values = corrected({pair: comparison.p_value for pair, comparison in pairs.items()})
     found = [Standing(leader, values[leader], rank=1, tied=False, ahead=None, p_value=None)]
     for number in others:

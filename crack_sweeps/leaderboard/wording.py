@@ -76,7 +76,7 @@ def caveats(board: Board) -> list[str]:
     if board.split == "val":
         lines.append("selected on these images: settings, epochs and thresholds were chosen here, so figures flatter")
     lines += [f"{label(row)}: {note}" for row in (*board.ranked, *board.below) for note in row.notes]
-    lines += [f"{row.arm} is {row.budget_note}: {_epochs(row, board)}" for row in board.ranked if _is_short(row)]
+    lines += [f"{row.arm} is {row.budget_note}: {_search(row, board)}" for row in board.ranked if _is_short(row)]
     return lines
 
 
@@ -84,7 +84,9 @@ def _is_short(row: BoardRow) -> bool:
     return row.budget_note in ("under-tuned", "untuned")
 
 
-def _epochs(row: BoardRow, board: Board) -> str:
+def _search(row: BoardRow, board: Board) -> str:
+    if not row.num_trials:
+        return "its settings are as shipped"
     largest = max(arm.num_epochs for arm in board.arms)
     return f"its search had {row.num_epochs} epochs, the longest {largest}"
 

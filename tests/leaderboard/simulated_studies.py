@@ -59,14 +59,14 @@ class World:
             arms.append(_counts(iou_IS, crack_I1, names, groups))
         return arms
 
-    def truth(self, figure: Figure) -> list[float]:
+    def truth(self, figure: Figure, *, num_draws: int = 60) -> list[float]:
         """Each arm's figure over very many images and seeds; arms of the same effect have the same."""
         rng = np.random.default_rng(12345)
         many = replace(self, num_images=20_000 * self.per_photograph, effects=(0.0,))
         found: dict[float, float] = {}
         for effect in dict.fromkeys(self.effects):
             world = replace(many, effects=(effect,))
-            drawn = [estimate(world.draw(rng)[0], figure).value for _ in range(60)]
+            drawn = [estimate(world.draw(rng)[0], figure).value for _ in range(num_draws)]
             found[effect] = float(np.mean(drawn))
         return [found[effect] for effect in self.effects]
 
