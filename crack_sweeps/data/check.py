@@ -69,7 +69,7 @@ class DataCheck:
         setting: What must be typed for a training to read the masks so; None where nothing must.
         crack_share: Over the masks that hold a crack; None where no mask could be read.
         crack_share_pooled: Of all pixels of all masks together.
-        crack_width_px: Along the centre lines of all cracks.
+        crack_width_px: Along the centre lines of cracks, in at most 1,000 masks that are spread over the set.
         num_empty_masks: Masks without a crack.
         photos_without_mask: Their files.
         masks_without_photo: Their files.

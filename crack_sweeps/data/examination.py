@@ -75,7 +75,7 @@ class MaskFacts:
         counts: Pixels by value; empty for a mask in colour that no channel was chosen for.
         oddity: What is wrong with it.
         share: Share of crack; None where the rule does not read it.
-        widths_px: Pixels of the centre line by the crack's width there.
+        widths_px: Pixels of the centre line by the crack's width there; empty where widths were not measured.
     """
 
     size: Size
@@ -101,27 +101,28 @@ class PairFacts:
     darker: float | None = None
 
 
-def examine(image: Path, mask: Path, rule: ResolvedMaskRule | None) -> PairFacts:
+def examine(image: Path, mask: Path, rule: ResolvedMaskRule | None, *, widths: bool = True) -> PairFacts:
     """Decode both files to their last byte and measure them.
 
     Args:
         rule: How masks of the set are read; None where nobody knows yet.
+        widths: Measure how wide the cracks are too, which takes as long as all the rest.
     """
-    rgb_HW3: UInt8[np.ndarray, "H W 3"] | None = None
+    grey_HW: UInt8[np.ndarray, "H W"] | None = None
     crack_HW: UInt8[np.ndarray, "H W"] | None = None
     image_facts: ImageFacts | Trouble
     mask_facts: MaskFacts | Trouble
     try:
-        image_facts, rgb_HW3 = _look_at_image(image)
+        image_facts, grey_HW = _look_at_image(image)
     except DataError as error:
         image_facts = trouble(error, image)
     try:
-        mask_facts, crack_HW = _look_at_mask(mask, rule)
+        mask_facts, crack_HW = _look_at_mask(mask, rule, widths=widths)
     except DataError as error:
         mask_facts = trouble(error, mask)
-    if rgb_HW3 is None or crack_HW is None or rgb_HW3.shape[:2] != crack_HW.shape:
+    if grey_HW is None or crack_HW is None or grey_HW.shape != crack_HW.shape:
         return PairFacts(image_facts, mask_facts)
-    return PairFacts(image_facts, mask_facts, _darker(rgb_HW3, crack_HW))
+    return PairFacts(image_facts, mask_facts, _darker(grey_HW, crack_HW))
 
 
 def trouble(error: DataError, path: Path) -> Trouble:
@@ -129,17 +130,18 @@ def trouble(error: DataError, path: Path) -> Trouble:
     return Trouble(error.message.removeprefix(f"{path}: "), error.hint or "")
 
 
-def _look_at_image(path: Path) -> tuple[ImageFacts, UInt8[np.ndarray, "H W 3"]]:
+def _look_at_image(path: Path) -> tuple[ImageFacts, UInt8[np.ndarray, "H W"]]:
     (height, width), on_its_side = image_size(path)
     upright = load_upright(path)
-    rgb_HW3 = as_rgb(upright, path)
-    grey_HW = cv2.cvtColor(rgb_HW3, cv2.COLOR_RGB2GRAY)
+    grey_HW: UInt8[np.ndarray, "H W"] = cv2.cvtColor(as_rgb(upright, path), cv2.COLOR_RGB2GRAY)
     thumb = cv2.resize(grey_HW, (THUMB_PX, THUMB_PX), interpolation=cv2.INTER_AREA)
     facts = ImageFacts(Size(width, height), upright.mode, on_its_side, _digest(path), thumb.tobytes())
-    return facts, rgb_HW3
+    return facts, grey_HW
 
 
-def _look_at_mask(path: Path, rule: ResolvedMaskRule | None) -> tuple[MaskFacts, UInt8[np.ndarray, "H W"] | None]:
+def _look_at_mask(
+    path: Path, rule: ResolvedMaskRule | None, *, widths: bool
+) -> tuple[MaskFacts, UInt8[np.ndarray, "H W"] | None]:
     channel = rule.channel if rule is not None else None
     if path.suffix.lower() == ".mat":
         mode, values = _MATLAB, read_mat(path)
@@ -156,9 +158,13 @@ def _look_at_mask(path: Path, rule: ResolvedMaskRule | None) -> tuple[MaskFacts,
     odd, crack_HW = oddity_of(counts, rule), _by_rule(values, rule)
     if odd is not None or crack_HW is None:
         return MaskFacts(size, mode, digest, counts, odd, None, Counter()), None
-    found, numbers = np.unique(crack_widths_px(crack_HW).round(2), return_counts=True)
-    widths_px = Counter(dict(zip(found.tolist(), numbers.tolist(), strict=True)))
+    widths_px = _count_widths(crack_HW) if widths else Counter[float]()
     return MaskFacts(size, mode, digest, counts, None, float(crack_HW.mean()), widths_px), crack_HW
+
+
+def _count_widths(crack_HW: UInt8[np.ndarray, "H W"]) -> Counter[float]:
+    found, numbers = np.unique(crack_widths_px(crack_HW), return_counts=True)
+    return Counter({round(width, 2): number for width, number in zip(found.tolist(), numbers.tolist(), strict=True)})
 
 
 def _by_rule(values_HW: GreyValues, rule: ResolvedMaskRule) -> UInt8[np.ndarray, "H W"] | None:
@@ -167,12 +173,11 @@ def _by_rule(values_HW: GreyValues, rule: ResolvedMaskRule) -> UInt8[np.ndarray,
     return None if int(crack_HW.max()) == REFUSED else crack_HW
 
 
-def _darker(image_HW3: UInt8[np.ndarray, "H W 3"], crack_HW: UInt8[np.ndarray, "H W"]) -> float | None:
+def _darker(grey_HW: UInt8[np.ndarray, "H W"], crack_HW: UInt8[np.ndarray, "H W"]) -> float | None:
     near_HW = cv2.dilate(crack_HW, np.ones((_NEAR_PX, _NEAR_PX), np.uint8))
     ring_HW = (cv2.dilate(crack_HW, np.ones((_FAR_PX, _FAR_PX), np.uint8)) > 0) & (near_HW == 0)
     if not crack_HW.any() or not ring_HW.any():
         return None
-    grey_HW = cv2.cvtColor(image_HW3, cv2.COLOR_RGB2GRAY)
     return float((grey_HW[ring_HW] > np.median(grey_HW[crack_HW > 0])).mean())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -10,6 +11,8 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing.context import BaseContext
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import cv2
 
@@ -18,65 +21,98 @@ from crack_sweeps.data.pairing import Pair
 from crack_sweeps.data.photos import ResolvedMaskRule
 
 Progress = Callable[[int, int], None]
+
+
+class Look(Protocol):
+    """What is done with a pair."""
+
+    def __call__(self, image: Path, mask: Path, rule: ResolvedMaskRule | None, *, widths: bool) -> PairFacts:
+        """As `examine`."""
+        ...
+
+
 _CHUNK = 8  # pairs that a process takes at once: a tenth of a second, so that the bar moves and nobody waits at the end
-_FEW = 32  # pairs that are examined sooner than two processes have started
+# What is examined sooner than processes have started, which takes them two seconds of work.
+_FEW_PAIRS, _FEW_BYTES = 200, 40_000_000
+MOST_WIDTHS = 1000  # masks that are measured across: plenty for three percentiles
 _DIED = Trouble(
     "the process that decoded this pair died",
     "too little memory for it, or a file that crashes its decoder: look at both files, or cut the photo into tiles",
 )
 
 
+class Task(NamedTuple):
+    """A pair to be examined."""
+
+    image: Path
+    mask: Path
+    widths: bool
+
+
 def examine_all(
-    pairs: Sequence[Pair], rule: ResolvedMaskRule | None, *, num_processes: int | None = None, progress: Progress
+    pairs: Sequence[Pair],
+    rule: ResolvedMaskRule | None,
+    *,
+    num_processes: int | None = None,
+    progress: Progress,
+    look: Look = examine,
+    most_widths: int = MOST_WIDTHS,
 ) -> list[PairFacts]:
     """The facts of each pair, in order.
 
     Args:
-        num_processes: How many; None is one for each core. What comes out does not depend on it.
+        num_processes: How many; None is one for each core, or none but this one for a small set. What comes out does
+            not depend on it.
         progress: Told how many pairs of how many are done.
+        look: What is done with a pair; processes import it by its name.
+        most_widths: In how many masks, evenly spread, cracks are measured across.
     """
-    num_processes = num_processes or _num_cores()
+    if num_processes is None:
+        num_processes = 1 if _is_small(pairs) else _num_cores()
+    every = math.ceil(len(pairs) / most_widths) or 1
+    tasks = [Task(pair.image, pair.mask, widths=number % every == 0) for number, pair in enumerate(pairs)]
+    look_at = partial(_look_at, rule=rule, look=look)
     facts: dict[int, PairFacts] = {}
-    if num_processes > 1 and len(pairs) > _FEW:
-        _in_processes(pairs, rule, num_processes, facts, progress)
-    for number, pair in enumerate(pairs):
+    if num_processes > 1:
+        _in_processes(tasks, look_at, num_processes, facts, progress)
+    for number, task in enumerate(tasks):
         if number not in facts:
-            facts[number] = examine(pair.image, pair.mask, rule)
+            facts[number] = look_at(task)
             progress(len(facts), len(pairs))
     return [facts[number] for number in range(len(pairs))]
 
 
 def _in_processes(
-    pairs: Sequence[Pair],
-    rule: ResolvedMaskRule | None,
+    tasks: Sequence[Task],
+    look_at: Callable[[Task], PairFacts],
     num_processes: int,
     facts: dict[int, PairFacts],
     progress: Progress,
 ) -> None:
     """Fills in the facts of all pairs; of none where processes cannot be started at all."""
-    chunks = [range(start, min(start + _CHUNK, len(pairs))) for start in range(0, len(pairs), _CHUNK)]
+    chunks = [range(start, min(start + _CHUNK, len(tasks))) for start in range(0, len(tasks), _CHUNK)]
     pool = _pool(num_processes)
     try:
         waiting: dict[Future[list[PairFacts]], range] = {
-            pool.submit(_examine_some, [pairs[number] for number in chunk], rule): chunk for chunk in chunks
+            pool.submit(_each, look_at, [tasks[number] for number in chunk]): chunk for chunk in chunks
         }
         for done in as_completed(waiting):
             facts.update(zip(waiting[done], done.result(), strict=True))
-            progress(len(facts), len(pairs))
+            progress(len(facts), len(tasks))
         pool.shutdown()
     except BrokenProcessPool:
-        _one_by_one(pairs, rule, facts, progress)
+        _one_by_one(tasks, look_at, facts, progress)
     except BaseException:  # Ctrl-C: what is under way is of no use to anybody
         pool.shutdown(wait=False, cancel_futures=True)
         raise
 
 
 def _one_by_one(
-    pairs: Sequence[Pair], rule: ResolvedMaskRule | None, facts: dict[int, PairFacts], progress: Progress
+    tasks: Sequence[Task], look_at: Callable[[Task], PairFacts], facts: dict[int, PairFacts], progress: Progress
 ) -> None:
     """What is left after a process died, in one process at a time, so that the pair that kills it is known."""
     pool: ProcessPoolExecutor | None = None
-    for number, pair in enumerate(pairs):
+    for number, task in enumerate(tasks):
         if number in facts:
             continue
         if pool is None:
@@ -84,11 +120,11 @@ def _one_by_one(
             if not _starts(pool):  # a script without `if __name__ == "__main__"`
                 return
         try:
-            facts[number] = pool.submit(examine, pair.image, pair.mask, rule).result()
+            facts[number] = pool.submit(look_at, task).result()
         except BrokenProcessPool:
             pool = None
             facts[number] = PairFacts(_DIED, _DIED)
-        progress(len(facts), len(pairs))
+        progress(len(facts), len(tasks))
     if pool is not None:
         pool.shutdown()
 
@@ -116,12 +152,18 @@ def _begin() -> None:
     cv2.setNumThreads(0)  # the processes are the parallelism
 
 
-def _examine_some(pairs: Sequence[Pair], rule: ResolvedMaskRule | None) -> list[PairFacts]:
-    return list(map(partial(_examine, rule=rule), pairs))
+def _each(look_at: Callable[[Task], PairFacts], tasks: Sequence[Task]) -> list[PairFacts]:
+    return list(map(look_at, tasks))
 
 
-def _examine(pair: Pair, rule: ResolvedMaskRule | None) -> PairFacts:
-    return examine(pair.image, pair.mask, rule)
+def _look_at(task: Task, *, rule: ResolvedMaskRule | None, look: Look) -> PairFacts:
+    return look(task.image, task.mask, rule, widths=task.widths)
+
+
+def _is_small(pairs: Sequence[Pair]) -> bool:
+    if len(pairs) > _FEW_PAIRS:
+        return False
+    return sum(path.stat().st_size for pair in pairs for path in (pair.image, pair.mask) if path.exists()) < _FEW_BYTES
 
 
 def _num_cores() -> int:

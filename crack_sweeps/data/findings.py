@@ -215,15 +215,12 @@ def _of_contrast(pairs: Sequence[Pair], facts: Sequence[PairFacts], label: Label
 
 def _of_modes(pairs: Sequence[Pair], facts: Sequence[PairFacts], label: Label) -> Iterator[Finding]:
     """Files that are written in another way than most, and how they are read."""
-    photos = [
-        (label(pair.image), seen.image.mode)
-        for pair, seen in zip(pairs, facts, strict=True)
-        if isinstance(seen.image, ImageFacts)
-    ]
+    seen = list(zip(pairs, facts, strict=True))
+    photos = [(label(pair.image), of.image.mode) for pair, of in seen if isinstance(of.image, ImageFacts)]
     masks = [
-        (label(pair.mask), seen.mask.mode)
-        for pair, seen in zip(pairs, facts, strict=True)
-        if isinstance(seen.mask, MaskFacts)
+        (label(pair.mask), of.mask.mode)
+        for pair, of in seen
+        if isinstance(of.mask, MaskFacts) and (of.mask.oddity is None or of.mask.oddity.kind != "colour")
     ]
     yield from _unlike_most(photos, "photo_mode", _READ_AS)
     yield from _unlike_most(masks, "mask_mode", _MASK_READ_AS)
@@ -244,7 +241,9 @@ def _unlike_most(files: Sequence[tuple[str, str]], kind: str, read_as: dict[str,
 def stray(root: Path, found: Survey, photos: Iterable[Path], label: Label) -> Iterator[Finding]:
     """Pictures in the folder that belong to no pair and that nothing else has named."""
     known = {
-        path for place in found.matched for path in (*place.without_mask, *place.without_photo, *place.unprintable)
+        path
+        for place in found.matched
+        for path in (*place.without_mask, *place.without_photo, *place.waiting, *place.unprintable)
     }
     known |= {path for place in found.matched for double in place.doubles for path in double.paths}
     known |= {path for pair in (*found.pairs, *found.unlisted) for path in (pair.image, pair.mask)}

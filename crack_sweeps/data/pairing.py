@@ -54,6 +54,7 @@ class Matched:
         without_mask: Photos that no mask is named like.
         without_photo: Masks that no photo is named like.
         doubles: Files that share a name with another.
+        waiting: Photos and masks whose partner is one of those.
         unprintable: Files whose names could be written to no report.
     """
 
@@ -62,6 +63,7 @@ class Matched:
     without_mask: tuple[Path, ...] = ()
     without_photo: tuple[Path, ...] = ()
     doubles: tuple[Double, ...] = ()
+    waiting: tuple[Path, ...] = ()
     unprintable: tuple[Path, ...] = ()
 
 
@@ -131,6 +133,10 @@ def match(place: Place) -> Matched:
         doubles=(
             *(Double("photos", paths) for paths in double_images),
             *(Double("masks", paths) for paths in double_masks),
+        ),
+        waiting=(
+            *(path for name, path in by_name.items() if name in doubled),
+            *(path for name, path in masks_by_name.items() if name in taken),
         ),
         unprintable=tuple(unprintable),
     )
