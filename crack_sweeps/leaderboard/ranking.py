@@ -48,7 +48,7 @@ def standings(rivals: Sequence[ImageCounts], figure: Figure) -> list[Standing]:
         figure: That ranks; more of it is better.
     """
     tables = [pseudo_values(counts, figure) for counts in rivals]
-    values = [float(table_US.mean()) for table_US in tables]
+    values = [table.value for table in tables]
     leader, *others = sorted(range(len(rivals)), key=lambda number: -values[number])
     pairs = {(a, b): compare_values(tables[a], tables[b]) for a, b in combinations(range(len(rivals)), 2)}
     p_values = corrected({pair: comparison.p_value for pair, comparison in pairs.items()})

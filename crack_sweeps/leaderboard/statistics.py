@@ -114,21 +114,46 @@ class Comparison:
         return Comparison(-self.difference, low, high, self.p_value)
 
 
-def pseudo_values(counts: ImageCounts, figure: Figure) -> Float64[np.ndarray, "U S"]:
-    """A value of each photograph and seed, whose mean over the photographs is that seed's figure.
+@dataclass(frozen=True, eq=False)
+class PseudoValues:
+    """A value of each photograph and seed; a seed's mean is its figure, their scatter tells how sure it is.
 
-    Fewer than two photographs with any pixel that counts give a table with one row: there is no spread to see.
+    Args:
+        values_US: One row alone where fewer than two photographs have a pixel that counts: there is no spread to see.
+        freedom: How many photographs speak, less one (Kish's effective number: large cracks speak louder when pooled).
     """
+
+    values_US: Float64[np.ndarray, "U S"]
+    freedom: float
+
+    @property
+    def value(self) -> float:
+        """The figure."""
+        return float(self.values_US.mean())
+
+    @property
+    def num_seeds(self) -> int:
+        """Trainings."""
+        return int(self.values_US.shape[1])
+
+    @property
+    def has_spread(self) -> bool:
+        """Whether anything tells how another photograph would do."""
+        return len(self.values_US) > 1
+
+
+def pseudo_values(counts: ImageCounts, figure: Figure) -> PseudoValues:
+    """The jackknife's values of a figure."""
     part_US, whole_US = _ratio(counts, figure)
-    total_S = whole_US.sum(axis=0)
+    whole_U, total_S = whole_US.sum(axis=1), whole_US.sum(axis=0)
     figure_S = np.where(total_S > 0, _share(part_US.sum(axis=0), total_S), 1.0)
-    if np.count_nonzero(whole_US.sum(axis=1)) < 2:
-        return figure_S[None, :]
+    if np.count_nonzero(whole_U) < 2:
+        return PseudoValues(figure_S[None, :], 0.0)
     weight_US = _share(whole_US, total_S)
     # Leaving a unit out moves the figure by error / (1 - weight); one that holds all of a seed's pixels has no error.
     moved_US = (len(whole_US) - 1) * _share(_share(part_US, total_S) - figure_S * weight_US, 1 - weight_US)
-    result: Float64[np.ndarray, "U S"] = figure_S + moved_US - moved_US.mean(axis=0)
-    return result
+    effective = float(whole_U.sum() ** 2 / (whole_U**2).sum())
+    return PseudoValues(figure_S + moved_US - moved_US.mean(axis=0), effective - 1)
 
 
 def _share(part: Float64[np.ndarray, "*N"], whole: Float64[np.ndarray, "*M"]) -> Float64[np.ndarray, "*N"]:
@@ -154,15 +179,14 @@ def _ratio(counts: ImageCounts, figure: Figure) -> tuple[Float64[np.ndarray, "U 
 
 def estimate(counts: ImageCounts, figure: Figure) -> Estimate:
     """The figure with its interval; of one seed over the images alone, which whoever shows it must say."""
-    values_US = pseudo_values(counts, figure)
-    value = float(values_US.mean())
-    if len(values_US) < 2:
-        return Estimate(value, None, None)
-    seeds = [_seed_part(values_US)] if counts.num_seeds > 1 else []
-    margin = _Doubt(_image_part(values_US.mean(axis=1)), seeds).margin
+    found = pseudo_values(counts, figure)
+    if not found.has_spread:
+        return Estimate(found.value, None, None)
+    seeds = [_seed_part(found)] if found.num_seeds > 1 else []
+    margin = _Doubt(_image_part(found.values_US.mean(axis=1), found.freedom), seeds).margin
     # Images bring freedom that seeds lack: where seeds matter most, the two together would seem surer than seeds alone.
-    margin = max([margin, *(_t(counts.num_seeds - 1) * np.sqrt(part.variance) for part in seeds)])
-    return Estimate(value, max(0.0, value - margin), min(1.0, value + margin))
+    margin = max([margin, *(_t(found.num_seeds - 1) * np.sqrt(part.variance) for part in seeds)])
+    return Estimate(found.value, max(0.0, found.value - margin), min(1.0, found.value + margin))
 
 
 def compare(a: ImageCounts, b: ImageCounts, figure: Figure) -> Comparison:
@@ -178,18 +202,18 @@ def compare(a: ImageCounts, b: ImageCounts, figure: Figure) -> Comparison:
     return compare_values(pseudo_values(a, figure), pseudo_values(b, figure))
 
 
-def compare_values(a_US: Float64[np.ndarray, "U S"], b_US: Float64[np.ndarray, "U R"]) -> Comparison:
-    """The same of pseudo-values of the same photographs."""
-    difference = float(a_US.mean() - b_US.mean())
-    num_seeds = a_US.shape[1], b_US.shape[1]
-    if min(len(a_US), len(b_US)) < 2 or max(num_seeds) < 2:
+def compare_values(a: PseudoValues, b: PseudoValues) -> Comparison:
+    """The same for values of the same photographs."""
+    difference = a.value - b.value
+    if not (a.has_spread and b.has_spread) or max(a.num_seeds, b.num_seeds) < 2:
         return Comparison(difference, None, None, None)
-    if min(num_seeds) > 1:
-        seeds = [_seed_part(a_US), _seed_part(b_US)]
+    if min(a.num_seeds, b.num_seeds) > 1:
+        seeds = [_seed_part(a), _seed_part(b)]
     else:
-        many_US = a_US if num_seeds[0] > 1 else b_US
-        seeds = [_seed_part(many_US).times(1 + many_US.shape[1])]  # one mean of S seeds, and one seed
-    doubt = _Doubt(_image_part(a_US.mean(axis=1) - b_US.mean(axis=1)), seeds)
+        many = a if a.num_seeds > 1 else b
+        seeds = [_seed_part(many).times(1 + many.num_seeds)]  # one mean of S seeds, and one seed
+    ahead_U = a.values_US.mean(axis=1) - b.values_US.mean(axis=1)
+    doubt = _Doubt(_image_part(ahead_U, min(a.freedom, b.freedom)), seeds)
     low, high = max(-1.0, difference - doubt.margin), min(1.0, difference + doubt.margin)
     return Comparison(difference, low, high, doubt.p_value(difference))
 
@@ -246,22 +270,22 @@ def _t(freedom: float) -> float:
     return float(stdtrit(freedom, (1 + LEVEL) / 2))
 
 
-def _image_part(mean_U: Float64[np.ndarray, " U"]) -> _Part:
+def _image_part(mean_U: Float64[np.ndarray, " U"], freedom: float) -> _Part:
     """Variance of the mean over the units, seeds held: it holds what images and seeds do to each other, too."""
     variance = float(mean_U.var(ddof=1)) / len(mean_U)
     if variance < ROUNDING:
         return _Part(0.0, 0.0)
-    return _Part(variance, variance**2 / (len(mean_U) - 1))
+    return _Part(variance, variance**2 / freedom)
 
 
-def _seed_part(values_US: Float64[np.ndarray, "U S"]) -> _Part:
+def _seed_part(found: PseudoValues) -> _Part:
     """Variance of the mean over the seeds, above what the images' scatter alone would show of it; at least 0."""
-    num_units, num_seeds = values_US.shape
+    values_US, (num_units, num_seeds) = found.values_US, found.values_US.shape
     mean_U1, mean_S = values_US.mean(axis=1, keepdims=True), values_US.mean(axis=0)
     rest_US = values_US - mean_U1 - mean_S + values_US.mean()
-    freedom = (num_units - 1) * (num_seeds - 1)
     by_seed = float(mean_S.var(ddof=1)) / num_seeds
-    by_scatter = float((rest_US**2).sum()) / freedom / (num_units * num_seeds)
+    by_scatter = float((rest_US**2).sum()) / ((num_units - 1) * (num_seeds - 1)) / (num_units * num_seeds)
     if by_seed <= by_scatter + ROUNDING:
         return _Part(0.0, 0.0)
-    return _Part(by_seed - by_scatter, by_seed**2 / (num_seeds - 1) + by_scatter**2 / freedom)
+    doubt = by_seed**2 / (num_seeds - 1) + by_scatter**2 / (found.freedom * (num_seeds - 1))
+    return _Part(by_seed - by_scatter, doubt)

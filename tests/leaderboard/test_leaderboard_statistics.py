@@ -63,13 +63,14 @@ def test_images_and_seeds_both_widen_the_interval() -> None:
 
 
 def test_a_pooled_figure_has_the_jackknife_interval() -> None:
-    iou, sizes = np.array([0.4, 0.5, 0.9, 0.7]), np.array([100, 1000, 3000, 400])
+    iou, sizes = np.array([0.4, 0.5, 0.55, 0.6]), np.array([3000, 1000, 1000, 1000])
     found = estimate(counts(iou[:, None], crack_px=sizes), "crack_iou")
     whole = (iou * sizes).sum() / sizes.sum()
     left_out = np.array([(iou * sizes)[keep].sum() / sizes[keep].sum() for keep in ~np.eye(4, dtype=bool)])
     spread = (3 / 4 * ((left_out - left_out.mean()) ** 2).sum()) ** 0.5
     assert found.value == pytest.approx(whole)
-    assert found.low == pytest.approx(whole - 3.18245 * spread, abs=1e-5), "t with 3 degrees of freedom"
+    # These four speak as three of equal size would: (3 + 1 + 1 + 1)^2 / (9 + 1 + 1 + 1). So 2 degrees of freedom.
+    assert found.low == pytest.approx(whole - T2 * spread, abs=1e-5)
 
 
 @pytest.mark.parametrize("figure", FIGURES)
@@ -280,4 +281,4 @@ def test_in_simulated_studies_intervals_hold_the_truth_and_false_winners_are_rar
         false += any(not standing.tied for standing in standings(arms, "crack_iou")[1:])
     assert 0.91 <= held / num_studies <= 0.985
     assert false / num_studies <= 0.08
-    assert widest < 0.15, "seeds that hardly differ must not be taken for a variance nobody knows"
+    assert widest < 0.25, "seeds that hardly differ must not be taken for a variance nobody knows"
