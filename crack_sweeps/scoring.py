@@ -18,11 +18,14 @@ from crack_sweeps.evaluation.prediction_files import (
 )
 from crack_sweeps.evaluation.protocols import PROTOCOLS, MetricSet, ProtocolName, Scoring, ThresholdOrigin
 from crack_sweeps.evaluation.thresholds import threshold_index
-from crack_sweeps.specs.mask_settings import mask_rule
+from crack_sweeps.specs.data_settings import READING, data_settings
+from crack_sweeps.specs.experiment import MaskRule
+from crack_sweeps.specs.words import listed, printable
 from crack_sweeps.study.folder import find_study
-from crack_sweeps.study.outside import EntrySplit, KnownSplit, as_of, check_name, known_split, write_outside
+from crack_sweeps.study.outside import EntrySplit, KnownSplit, as_of, check_name, known_split, name_alike, write_outside
 
 ORACLE: Literal["oracle"] = "oracle"
+_MASKS = "data.mask."
 
 
 @dataclass(frozen=True)
@@ -119,8 +122,10 @@ def score_predictions(
     """
     _check(protocol, metrics, threshold, val)
     known = _known(add, study, split, protocol)
-    rule = mask_rule(overrides)
+    rule = _mask_rule(overrides)
     folder = open_folder(Path(predictions), Path(masks), rule, resize=resize)
+    if known is not None:
+        name_alike(known, [photo.name for photo in folder.photos])  # before minutes are spent on them
     chosen, origin, notes = _threshold(threshold, val, overrides, resize, jobs, progress)
     scoring, odd = score_folder(
         folder,
@@ -174,8 +179,20 @@ def _check(
             ) from None
 
 
+def _mask_rule(overrides: Sequence[str]) -> MaskRule:
+    """How masks are read: with no setting, that is found out. The other settings of a set mean nothing here."""
+    of_masks = [key for key in READING if key.startswith(_MASKS)]
+    for text in overrides:
+        if not text.startswith(_MASKS):
+            raise UserError(
+                f"{printable(text)}: only how masks are read can be set here",
+                hint=f"there are {listed(of_masks, 'and')}",
+            )
+    return data_settings(overrides).mask
+
+
 def _known(add: str | None, study: str | None, split: EntrySplit, protocol: ProtocolName) -> KnownSplit | None:
-    """What the study knows of its photos, looked up before minutes are spent on scores that it would refuse."""
+    """What the study knows of its photos; None where nothing is to be added to one."""
     if add is None:
         if study is not None:
             raise UserError(f"--study {study} is where `--add NAME` puts an entry", hint="give it a name with --add")
@@ -202,7 +219,7 @@ def _threshold(
     """The threshold where it does not have to wait for the scored images, its origin, and notes on its choice."""
     if val is None:
         return (None, "oracle", ()) if threshold == ORACLE else (threshold, "given", ())
-    folder: PredictionFolder = open_folder(Path(val[0]), Path(val[1]), mask_rule(overrides), resize=resize)
+    folder: PredictionFolder = open_folder(Path(val[0]), Path(val[1]), _mask_rule(overrides), resize=resize)
     return choose_on(folder, jobs=jobs, progress=progress), "validation", folder.notes
 
 

@@ -81,15 +81,18 @@ def known_split(folder: StudyFolder, split: EntrySplit) -> KnownSplit:
 def name_alike(known: KnownSplit, names: list[str]) -> dict[str, str]:
     """The study's name of each photo, for the names of the masks that were scored.
 
-    Where train and test number their photos alike, a study's names begin with the split's.
-
     Raises:
         UserError: They are not the photos of the split.
     """
-    for prefix in ("", f"{known.split}-"):
-        alike = {name: f"{prefix}{name}" for name in names}
-        if set(alike.values()) == set(known.images):
-            return alike
+    alike = _alike(known, names)
+    if alike is not None:
+        return alike
+    other: EntrySplit = "val" if known.split == "test" else "test"
+    if _are_of(known.folder, other, names):
+        raise UserError(
+            f"these are the {other} photos of study {known.folder.name}, not those of {known.split}",
+            hint=f"`--split {other}` puts the entry there",
+        )
     missing = sorted(set(known.images) - set(names))
     others = sorted(set(names) - set(known.images))
     said = [f"{len(missing)} missing here ({_some(missing)})"] if missing else []
@@ -98,6 +101,20 @@ def name_alike(known: KnownSplit, names: list[str]) -> dict[str, str]:
         f"study {known.folder.name} has {len(known.images)} {known.split} photos: {' and '.join(said)}",
         hint=f"score exactly the photos of {known.split}; {known.source} lists them",
     )
+
+
+def _alike(known: KnownSplit, names: list[str]) -> dict[str, str] | None:
+    """Where train and test number their photos alike, a study's names begin with the split's."""
+    for prefix in ("", f"{known.split}-"):
+        alike = {name: f"{prefix}{name}" for name in names}
+        if set(alike.values()) == set(known.images):
+            return alike
+    return None
+
+
+def _are_of(folder: StudyFolder, split: EntrySplit, names: list[str]) -> bool:
+    found = next((path for path in _tables(folder, split) if path.is_file()), None)
+    return found is not None and _alike(KnownSplit(folder, split, _images(found), found, None), names) is not None
 
 
 def as_of(known: KnownSplit, table: pa.Table) -> pa.Table:

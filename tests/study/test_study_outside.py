@@ -94,6 +94,13 @@ def test_names_that_begin_with_the_split_in_the_study_need_not_do_so_in_a_folder
     assert own.column("name").to_pylist() == ["test-001", "test-002"]
 
 
+def test_photos_of_the_other_split_are_told_where_they_belong(study: StudyFolder) -> None:
+    pyarrow.parquet.write_table(table(("c", "c", ONE)), study.path / "floors" / "otsu-val.parquet")
+    with pytest.raises(UserError, match="these are the val photos of study toy, not those of test") as error:
+        as_of(known_split(study, "test"), table(("c", "c", ONE)))
+    assert "--split val" in (error.value.hint or "")
+
+
 def test_a_trainings_scores_say_it_better_than_a_floors(study: StudyFolder, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
