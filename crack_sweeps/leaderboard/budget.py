@@ -50,7 +50,7 @@ def budgets(records: Records) -> tuple[ArmBudget, ...]:
 
 def _spent(records: Records, arm: str) -> ArmBudget:
     search = records.searched(arm)
-    finals = [row for row in records.trials if row.get("finalist_of") == arm]
+    finals = [row for row in records.finals if row["finalist_of"] == arm]
     return ArmBudget(
         arm=arm,
         num_trials=sum(row["outcome"] in TRAINED for row in search),

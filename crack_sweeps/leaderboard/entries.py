@@ -46,7 +46,7 @@ class Entry:
 def default_split(records: Records) -> Split:
     """Test once an arm has a test score and no other still waits for its finalist; before that, validation."""
     arms = [arm.name for arm in records.study.arms]
-    finals = {row.get("finalist_of") for row in records.trials}  # a finalist that failed is not waited for
+    finals = {row["finalist_of"] for row in records.finals}  # a finalist that failed is not waited for
     waiting = [arm for arm in arms if arm not in finals and best_trial(records, arm)]
     return "test" if not waiting and any(finalist(records, arm, "test") for arm in arms) else "val"
 

@@ -81,7 +81,8 @@ def differ(one: ImageCounts, other: ImageCounts) -> str | None:
 
 def _read(path: Path) -> pa.Table:
     try:
-        table = pyarrow.parquet.read_table(path)
+        with pyarrow.parquet.ParquetFile(path) as file:  # `read_table` would load pandas for the same
+            table = file.read()
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such file, so the scores of each image are lost",
@@ -106,7 +107,8 @@ def _counts(table: pa.Table, path: Path, without: Collection[str]) -> ImageCount
         raise UserError(f"{path}: no image is left", hint="keep some images: every one would be left out")
     rows = np.array([row for _, row in kept])
     groups: list[str] = table.column("group").to_pylist()
-    pixels = [table.column(name).to_numpy().astype(np.int64)[rows, None] for name in ("tp", "fp", "fn", "tn")]
+    # By way of Python numbers: `to_numpy` would load pandas.
+    pixels = [np.array(table.column(name).to_pylist(), np.int64)[rows, None] for name in ("tp", "fp", "fn", "tn")]
     return ImageCounts(tuple(name for name, _ in kept), tuple(groups[row] for row in rows), *pixels)
 
 

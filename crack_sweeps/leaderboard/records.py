@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,27 @@ class Records:
     data: Mapping[str, Any]
     looks: tuple[Mapping[str, Any], ...]
 
-    def searched(self, arm: str) -> list[Row]:
+    @cached_property
+    def _searches(self) -> Mapping[str, list[Row]]:
+        """Trials by the arm that was searched, of which there may be thousands."""
+        found: dict[str, list[Row]] = {arm.name: [] for arm in self.study.arms}
+        for row in self.trials:
+            if row.get("finalist_of") is None:
+                found.setdefault(row["arm"], []).append(row)
+        return found
+
+    @cached_property
+    def finals(self) -> Sequence[Row]:
+        """Trainings of finalists, those that failed among them."""
+        return [row for row in self.trials if row.get("finalist_of") is not None]
+
+    def searched(self, arm: str) -> Sequence[Row]:
         """Trials of an arm's search."""
-        return [row for row in self.trials if row["arm"] == arm and row.get("finalist_of") is None]
+        return self._searches[arm]
 
     def finalists(self, arm: str) -> list[Row]:
         """Complete trainings of an arm's finalist, those of an earlier finalist among them."""
-        return [row for row in self.trials if row.get("finalist_of") == arm and row["outcome"] == "complete"]
+        return [row for row in self.finals if row["finalist_of"] == arm and row["outcome"] == "complete"]
 
 
 def read_records(folder: StudyFolder) -> Records:
