@@ -56,3 +56,52 @@ def check(
     if not json:
         setting = f" {found.setting}" if found.setting else ""
         console.say(f"\ntrain on it: sweeps run swinv2_hybrid --data {path}{setting}")
+
+
+@app.command("import")
+def import_(
+    path: Annotated[Path, _FOLDER],
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="The name that experiments use: data.name=NAME.")],
+    overrides: Annotated[list[str] | None, _OVERRIDES] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="SET", help="A public set whose masks and names are known: crack500, say.")
+    ] = None,
+    groups: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV that names the photo of each `file`; else PATH/groups.csv.")
+    ] = None,
+    group_column: Annotated[str, typer.Option(metavar="COLUMN", help="The column of that table.")] = "group",
+    test_fraction: Annotated[float, typer.Option(help="Share held out where there is no official test split.")] = 0.2,
+    keep_leaks: Annotated[
+        bool, typer.Option("--keep-leaks", help="Keep in train and val what the official test split shows too.")
+    ] = False,
+    leave_out: Annotated[bool, typer.Option("--leave-out", help="Leave out files that cannot be used.")] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="Copy the files; without it they stay where they are.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Import anew under a name that is taken.")] = False,
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Give a folder of photos a name, with its mask rule, groups and leak-free splits written down."""
+    from crack_sweeps import console
+    from crack_sweeps.cli.data_words import import_rows
+    from crack_sweeps.data.importing import Wishes, import_data
+
+    wishes = Wishes(preset, groups, group_column, test_fraction, keep_leaks, leave_out, copy, replace)
+    with console.progress_bar() as bar:
+        made = import_data(
+            path,
+            name=name,
+            settings=overrides or (),
+            wishes=wishes,
+            progress=lambda done, total: bar.update("pairs", done, total),
+        )
+    for line in made.left_out:
+        console.say(line)
+    for warning in made.warnings:
+        if warning not in made.left_out:
+            console.warn(warning)
+    if json:
+        from json import dumps
+
+        print(dumps(made.as_dict(), indent=2, allow_nan=False))
+    else:
+        console.print_rows(import_rows(made))
+        console.say(f"\ntrain on it: sweeps run swinv2_hybrid --data {name}")

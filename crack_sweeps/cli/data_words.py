@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from crack_sweeps.cli.rows import Rows
     from crack_sweeps.data.check import DataCheck, Spread
     from crack_sweeps.data.findings import Finding
+    from crack_sweeps.data.importing import Imported
 
 _MOST_NAMED = 60  # files of one finding that are written out; `--json` has all
 _MOST_ALIKE = 12  # findings of one kind that are told one by one
@@ -40,6 +41,24 @@ def check_rows(found: DataCheck) -> Rows:
     if len(found.splits) > 1:
         rows.append(("photos in two splits", str(len(found.shared_photos))))
     return rows
+
+
+def import_rows(made: Imported) -> Rows:
+    """What was imported."""
+    splits = [
+        f"{number} {split} ({made.crack_share[split]:.2%} crack)" if number else f"0 {split}"
+        for split, number in made.num_photos.items()
+    ]
+    return [
+        ("name", made.name),
+        ("manifest", made.manifest),
+        ("photos in", made.root),
+        ("photos", ", ".join(splits)),
+        ("left out", str(made.num_left_out)),
+        ("groups", f"{made.num_groups}, by {made.groups_from}"),
+        ("crack is", made.mask_rule),
+        ("digest", made.digest),
+    ]
 
 
 def finding_lines(found: DataCheck) -> Iterator[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from crack_sweeps.data.digests import file_digest
 from crack_sweeps.data.images import as_rgb, image_size, load_upright
 from crack_sweeps.data.mask_files import GreyValues, as_values, read_mat
 from crack_sweeps.data.mask_kinds import Oddity, colour_oddity, oddity_of
@@ -135,7 +135,7 @@ def _look_at_image(path: Path) -> tuple[ImageFacts, UInt8[np.ndarray, "H W"]]:
     upright = load_upright(path)
     grey_HW: UInt8[np.ndarray, "H W"] = cv2.cvtColor(as_rgb(upright, path), cv2.COLOR_RGB2GRAY)
     thumb = cv2.resize(grey_HW, (THUMB_PX, THUMB_PX), interpolation=cv2.INTER_AREA)
-    facts = ImageFacts(Size(width, height), upright.mode, on_its_side, _digest(path), thumb.tobytes())
+    facts = ImageFacts(Size(width, height), upright.mode, on_its_side, file_digest(path), thumb.tobytes())
     return facts, grey_HW
 
 
@@ -148,7 +148,7 @@ def _look_at_mask(
     else:
         upright = load_upright(path)
         mode, values = upright.mode, as_values(upright, path, channel)
-    size, digest = Size(values.shape[1], values.shape[0]), _digest(path)
+    size, digest = Size(values.shape[1], values.shape[0]), file_digest(path)
     if values.ndim == 3:
         coloured = colour_oddity(describe(count_colours(values)), colour_remedy([values]))
         return MaskFacts(size, mode, digest, Counter(), coloured, None, Counter()), None
@@ -179,13 +179,3 @@ def _darker(grey_HW: UInt8[np.ndarray, "H W"], crack_HW: UInt8[np.ndarray, "H W"
     if not crack_HW.any() or not ring_HW.any():
         return None
     return float((grey_HW[ring_HW] > np.median(grey_HW[crack_HW > 0])).mean())
-
-
-def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror})", hint="give yourself the right to read it"
-        ) from error

@@ -32,10 +32,10 @@ def group_photos(
         DataError: The pattern or the table is not valid, or does not speak of every photo.
     """
     if pattern is not None:
-        return _by_pattern(photos, pattern), ()
+        return by_pattern(photos, pattern), ()
     table = root / GROUPS_FILE
     if table.is_file():
-        return _by_table(photos, table), ()
+        return by_table(photos, table), ()
     suggestion = suggest_pattern([photo.image.stem for photo in photos])
     if suggestion is None:
         return tuple(photos), ()
@@ -76,7 +76,12 @@ def name_photos(pairs: Sequence[Pair]) -> list[Ungrouped]:
     ]
 
 
-def _by_pattern(photos: Sequence[Ungrouped], pattern: str) -> tuple[Ungrouped, ...]:
+def by_pattern(photos: Sequence[Ungrouped], pattern: str) -> tuple[Ungrouped, ...]:
+    """The photos with the groups that a pattern finds in their names.
+
+    Raises:
+        DataError: It is no pattern, or finds nothing in some of the names.
+    """
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -101,8 +106,13 @@ def _by_pattern(photos: Sequence[Ungrouped], pattern: str) -> tuple[Ungrouped, .
     return tuple(grouped)
 
 
-def _by_table(photos: Sequence[Ungrouped], table: Path) -> tuple[Ungrouped, ...]:
-    groups = _read_table(table)
+def by_table(photos: Sequence[Ungrouped], table: Path, column: str = "group") -> tuple[Ungrouped, ...]:
+    """The photos with the groups that a table gives their files.
+
+    Raises:
+        DataError: It cannot be read, lacks the column, or does not speak of every photo.
+    """
+    groups = _read_table(table, column)
     keys = {photo.name: _key_in(groups, photo) for photo in photos}
     missing = [photo.image.name for photo in photos if keys[photo.name] is None]
     if missing:
@@ -118,20 +128,20 @@ def _key_in(groups: Mapping[tuple[str, str], str], photo: Ungrouped) -> tuple[st
     return next((key for key in keys if key in groups), None)
 
 
-def _read_table(table: Path) -> dict[tuple[str, str], str]:
+def _read_table(table: Path, column: str) -> dict[tuple[str, str], str]:
     """Group by (split, file name); the split is "" where the table has no such column."""
     try:
         with table.open(newline="", encoding="utf-8-sig") as lines:
             rows = csv.DictReader(lines, strict=True)
             columns = set(rows.fieldnames or ())
-            if not {"file", "group"} <= columns:
+            if not {"file", column} <= columns:
                 raise DataError(
                     f"{table}: has the columns {', '.join(sorted(columns)) or 'none'}",
-                    hint="it needs `file` and `group`, and may have `split`",
+                    hint=f"it needs `file` and `{column}`, and may have `split`",
                 )
             groups: dict[tuple[str, str], str] = {}
             for row in rows:
-                file, group = row["file"], row["group"]
+                file, group = row["file"], row[column]
                 if not file or not group:
                     raise DataError(
                         f"{table}: line {rows.line_num} lacks its file or its group", hint="fill it in, or delete it"

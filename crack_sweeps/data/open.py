@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, overload
 
+from crack_sweeps.data.digests import set_digest
 from crack_sweeps.data.groups import group_photos, name_photos
 from crack_sweeps.data.images import image_size, load_upright
 from crack_sweeps.data.layouts import find_pairs
 from crack_sweeps.data.masks import decide_rule
 from crack_sweeps.data.pairing import Pair
-from crack_sweeps.data.photos import Photo, PhotoSet, ResolvedMaskRule
+from crack_sweeps.data.photos import PhotoSet
 from crack_sweeps.data.splits import assign_splits, join_duplicates
 from crack_sweeps.errors import DataError
 from crack_sweeps.specs.experiment import Data
@@ -85,7 +86,7 @@ def _open_folder(folder: Path, name: str, data: Data) -> PhotoSet:
         root=folder,
         photos=photos,
         rule=rule,
-        digest=_digest(photos, folder, rule, digests),
+        digest=set_digest(photos, folder, rule, digests),
         warnings=(*found.warnings, *group_warnings, *split_warnings, *rule_warnings),
     )
 
@@ -129,11 +130,3 @@ def _digest_of(path: Path) -> str:
     if mark is not None and mark not in tail:
         load_upright(path)
     return digest.hexdigest()
-
-
-def _digest(photos: Sequence[Photo], folder: Path, rule: ResolvedMaskRule, digests: Mapping[Path, str]) -> str:
-    lines = sorted(
-        f"{photo.image.relative_to(folder).as_posix()}\t{photo.split}\t{digests[photo.image]}\t{digests[photo.mask]}"
-        for photo in photos
-    )
-    return hashlib.sha256("\n".join([*lines, f"mask {rule}"]).encode()).hexdigest()

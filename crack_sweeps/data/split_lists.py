@@ -84,4 +84,6 @@ def _two(line: str) -> tuple[str, str] | None:
 def _existing(name: str, root: Path, path: Path) -> Path | None:
     """A file of a list: under the set's folder, or beside the list. Many such names begin with ``/``."""
     relative = name.replace("\\", "/").lstrip("/")
+    if ".." in relative.split("/"):  # a set holds its own files
+        return None
     return next((place for place in (root / relative, path.parent / relative) if place.is_file()), None)

@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 from crack_sweeps.data.photos import Photo, Split
 from crack_sweeps.errors import DataError
 
 TEST_FRACTION = 0.2  # where a set has no official test split
+_DRAWS = 100  # ways to hold groups out that are compared by how alike the crack shares are
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +28,24 @@ class Ungrouped:
 
 
 def assign_splits(
-    photos: Sequence[Ungrouped], *, split_seed: int, val_fraction: float
+    photos: Sequence[Ungrouped],
+    *,
+    split_seed: int,
+    val_fraction: float,
+    test_fraction: float = TEST_FRACTION,
+    crack_shares: Mapping[str, float] | None = None,
+    drop_leaks: bool = False,
 ) -> tuple[tuple[Photo, ...], tuple[str, ...]]:
     """Every photo in one split, sorted by split and name, and what a person should know about it.
 
-    The result is a function of names, groups, official splits, `split_seed` and `val_fraction` alone.
+    The result is a function of names, groups, official splits and the other arguments alone.
+
+    Args:
+        split_seed: Of whatever is drawn.
+        val_fraction: Share of the photos outside test that validation gets, where there is no official one.
+        test_fraction: Share of the photos that test gets, where there is no official one.
+        crack_shares: Share of crack of each photo, by name: what is held out then has little and much crack alike.
+        drop_leaks: Leave out of train and val what the official test split shows too.
 
     Raises:
         DataError: There are too few groups, or no photos to train on.
@@ -44,16 +59,20 @@ def assign_splits(
         raise DataError(f"no photos to train on (found: {found})", hint="a set needs train images and masks")
     if not members["test"]:
         members["test"], members["train"] = _hold_out(
-            members["train"], TEST_FRACTION, f"test:{split_seed}", leave=1 if members["val"] else 2
+            members["train"], test_fraction, f"test:{split_seed}", crack_shares, leave=1 if members["val"] else 2
         )
         warnings.append(
             f"the set has no official test split: {len(members['test'])} photos were held out as test "
-            f"({TEST_FRACTION:.0%} by group, data.split_seed={split_seed})"
+            f"({test_fraction:.0%} by group, data.split_seed={split_seed})"
         )
+    elif drop_leaks:
+        warnings += _drop_leaks(members)
     if members["val"]:
         warnings += _part_val_from_train(members)
     else:
-        members["val"], members["train"] = _hold_out(members["train"], val_fraction, f"val:{split_seed}", leave=1)
+        members["val"], members["train"] = _hold_out(
+            members["train"], val_fraction, f"val:{split_seed}", crack_shares, leave=1
+        )
     if not members["val"] or not members["train"]:
         raise DataError("validation and training photos share all their groups", hint="leave the val folder out")
     warnings += _leaks(members)
@@ -87,9 +106,9 @@ def join_duplicates(photos: Sequence[Ungrouped], digests: Mapping[Path, str]) ->
 
 
 def _hold_out(
-    rows: Sequence[Ungrouped], fraction: float, seed: str, *, leave: int
+    rows: Sequence[Ungrouped], fraction: float, seed: str, crack_shares: Mapping[str, float] | None, *, leave: int
 ) -> tuple[list[Ungrouped], list[Ungrouped]]:
-    """(held out, kept): whole groups up to the fraction, in an order that only their names and the seed decide.
+    """(held out, kept): whole groups up to the fraction, as only names, crack shares and the seed decide.
 
     At least one group is held out and at least `leave` groups are kept.
     """
@@ -100,8 +119,17 @@ def _hold_out(
             "a group stays together",
             hint="train, val and test need a group each: bring photos of more places, or see `data.group_pattern`",
         )
-    order = sorted(sizes, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
     target = max(1, round(fraction * len(rows)))
+    chosen = _fill(sizes, seed, target, leave)
+    if crack_shares is not None:
+        draws = [chosen, *(_fill(sizes, f"{seed}:{number}", target, leave) for number in range(1, _DRAWS))]
+        chosen = min(draws, key=lambda groups: _unlikeness(rows, groups, crack_shares, target))
+    return [row for row in rows if row.group in chosen], [row for row in rows if row.group not in chosen]
+
+
+def _fill(sizes: Mapping[str, int], seed: str, target: int, leave: int) -> frozenset[str]:
+    """Groups in the order of their hashes, as long as they fit into `target` photos."""
+    order = sorted(sizes, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest())
     chosen: set[str] = set()
     held = 0
     for group in order:
@@ -110,7 +138,43 @@ def _hold_out(
             held += sizes[group]
     if not chosen:  # every group is larger than what should be held out
         chosen.add(min(order, key=lambda group: sizes[group]))
-    return [row for row in rows if row.group in chosen], [row for row in rows if row.group not in chosen]
+    return frozenset(chosen)
+
+
+def _unlikeness(
+    rows: Sequence[Ungrouped], groups: frozenset[str], crack_shares: Mapping[str, float], target: int
+) -> float:
+    """How far what these groups hold is from all photos in deciles and mean of the crack share, and from the number
+    that is wanted; 0 is alike."""
+    everywhere = _deciles([crack_shares[row.name] for row in rows])
+    held = [crack_shares[row.name] for row in rows if row.group in groups]
+    apart = sum(abs(one - other) for one, other in zip(_deciles(held), everywhere, strict=True))
+    mean = fmean(crack_shares[row.name] for row in rows)
+    return (
+        apart / max(sum(everywhere), 1e-9)
+        + abs(fmean(held) - mean) / max(mean, 1e-9)
+        + abs(len(held) - target) / target
+    )
+
+
+def _deciles(shares: Sequence[float]) -> list[float]:
+    """The value in the middle of each tenth."""
+    ordered = sorted(shares)
+    return [ordered[(2 * tenth + 1) * len(ordered) // 20] for tenth in range(10)]
+
+
+def _drop_leaks(members: dict[Split, list[Ungrouped]]) -> list[str]:
+    """Train and val lose the groups that the official test split has; test stays as published."""
+    shared = _groups(members["test"]) & (_groups(members["train"]) | _groups(members["val"]))
+    dropped = [row for split in ("train", "val") for row in members[split] if row.group in shared]
+    for split in ("train", "val"):
+        members[split] = [row for row in members[split] if row.group not in shared]
+    if not dropped:
+        return []
+    return [
+        f"{len(dropped)} photos of train or val show what the official test split shows ({_listed(shared)}): left out, "
+        "so that test scores are not flattered"
+    ]
 
 
 def _part_val_from_train(members: dict[Split, list[Ungrouped]]) -> list[str]:
