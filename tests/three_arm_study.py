@@ -43,6 +43,7 @@ class ThreeArms:
         facts = {"format": FORMAT, "space": "a", "rest": "b", "imports_from": None, "began": "2026-01-01T12:00:00+0000"}
         self.folder.facts_file.write_text(json.dumps(facts))
         self.names = tuple(f"photo-{number:03d}" for number in range(num_images))
+        self.groups: tuple[str, ...] | None = None  # each image is a photograph of its own
         self.crack_I = np.linspace(400, 4000, num_images).astype(np.int64)
         self._counts: dict[str, int] = {}
 
@@ -96,7 +97,7 @@ class ThreeArms:
         names = self.names if names is None else names
         table = {
             "name": pa.array(names),
-            "group": pa.array(names if groups is None else groups),
+            "group": pa.array(groups or self.groups or names),
             **{count: getattr(confusion, count) for count in ("tp", "fp", "fn", "tn")},
             **metrics(confusion),
             "empty_mask": confusion.tp + confusion.fn == 0,

@@ -96,10 +96,14 @@ def ranked(
 
 def _seed_notes(scored: Scored, leader: Scored | None) -> tuple[str, ...]:
     """What one seed means for a row's interval and for its comparison with the leader; None for the leader itself."""
-    seeds = scored.counts.num_seeds
-    notes = ["one seed: its interval is over images alone"] if seeds == 1 else []
-    if leader is not None and seeds == leader.counts.num_seeds == 1:
+    seeds, has_spread = scored.counts.num_seeds, scored.counts.num_units > 1
+    notes = ["one seed: its interval is over images alone"] if seeds == 1 and has_spread else []
+    if leader is None:
+        return tuple(notes)
+    if not has_spread:
+        notes.append("one photograph tells nothing of others: not told from the leader")
+    elif seeds == leader.counts.num_seeds == 1:
         notes.append("one seed each tells nothing of other seeds: not told from the leader")
-    elif leader is not None and min(seeds, leader.counts.num_seeds) == 1:
+    elif min(seeds, leader.counts.num_seeds) == 1:
         notes.append("compared as if the one with a single seed scattered over seeds as the other does")
     return tuple(notes)

@@ -72,10 +72,15 @@ def caveats(board: Board) -> list[str]:
     if board.num_photographs != board.num_images:
         over = over.replace("images", "photographs")
     shared = "; rows of rank 1= cannot be told apart" if any(row.tied_with_leader for row in board.ranked) else ""
-    lines = [f"intervals are 95 % over {over}; {FIGURE_NAMES[board.sort]} ranks{shared}"]
+    intervals = f"intervals are 95 % over {over}" if board.num_photographs > 1 else "one photograph: no interval"
+    lines = [f"{intervals}; {FIGURE_NAMES[board.sort]} ranks{shared}"]
     if board.split == "val":
         lines.append("selected on these images: settings, epochs and thresholds were chosen here, so figures flatter")
-    lines += [f"{label(row)}: {note}" for row in (*board.ranked, *board.below) for note in row.notes]
+    noted: dict[str, list[str]] = {}
+    for row in (*board.ranked, *board.below):
+        for note in row.notes:
+            noted.setdefault(note, []).append(label(row))
+    lines += [f"{listed(labels, 'and')}: {note}" for note, labels in noted.items()]
     lines += [f"{row.arm} is {row.budget_note}: {_search(row, board)}" for row in board.ranked if _is_short(row)]
     return lines
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from three_arm_study import ThreeArms
 
 from crack_sweeps.errors import UserError
 from crack_sweeps.leaderboard.artifacts import write_artifacts
@@ -18,9 +22,6 @@ from crack_sweeps.leaderboard.board import Board, board, read_leaderboard
 from crack_sweeps.leaderboard.rows import BoardRow
 from crack_sweeps.leaderboard.statistics import FIGURES, estimate
 from crack_sweeps.leaderboard.wording import answer, caveats, csv_text, heading, markdown
-
-if TYPE_CHECKING:
-    from three_arm_study import ThreeArms
 
 ASKED = {
     *("rank", "name", "arm", "crack_iou", "crack_iou_low", "crack_iou_high", "crack_iou_image", "crack_f1"),
@@ -303,6 +304,38 @@ def test_leaked_test_images_are_told_and_left_out_on_request(finished: ThreeArms
     one_seed = sum(row["tp"] for row in kept) / sum(row["tp"] + row["fp"] + row["fn"] for row in kept)
     assert by_label(without)["hybrid"].crack_iou == pytest.approx(one_seed, abs=0.01)
     assert by_label(without)["Otsu"].num_images == 9
+
+
+def test_the_leak_of_deepcrack_is_told_and_its_19_images_can_be_left_out(here: Path, deepcrack: Path) -> None:
+    from crack_sweeps.data.open import open_photos
+    from crack_sweeps.specs.experiment import Data
+    from crack_sweeps.study.data_facts import write_data_facts
+
+    photos = open_photos(Data(path=deepcrack))
+    tested = photos.split("test")
+    study = ThreeArms(num_images=len(tested))
+    study.names = tuple(photo.name for photo in tested)
+    study.groups = tuple(photo.group for photo in tested)
+    write_data_facts(study.folder, photos)
+    study.finals("hybrid", (0.7, 0.71, 0.72), spread=0.1)
+    found = board(study.folder)
+    assert found.num_images == 237
+    assert found.num_photographs < 237
+    assert any("19 of 237 test photos" in warning and "IMG_6536" in warning for warning in found.warnings)
+    without = board(study.folder, drop_leaked=True)
+    assert (without.num_images, without.num_dropped) == (218, 19)
+    assert without.rows[0].crack_iou != found.rows[0].crack_iou
+
+
+def test_one_photograph_has_no_interval_and_no_winner(here: Path) -> None:
+    study = ThreeArms(num_images=2)
+    study.groups = ("one", "one")
+    study.finals("hybrid", (0.7, 0.71, 0.72))
+    study.finals("unet", (0.3, 0.31, 0.32))
+    found = board(study.folder)
+    assert [(row.rank, row.crack_iou_low, row.p_value) for row in found.rows] == [(1, None, None)] * 2
+    assert caveats(found)[0].startswith("one photograph: no interval")
+    assert "unet: one photograph tells nothing of others: not told from the leader" in caveats(found)
 
 
 def test_validation_has_no_leak_and_a_study_that_does_not_know_says_so(finished: ThreeArms) -> None:
