@@ -44,6 +44,7 @@ _MAX_WIDTH = 1840
 _MARGIN = 12
 _LABEL_HEIGHT = 24
 _CAPTION_HEIGHT = 56
+_CONTACT_WIDTH = 1200
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,27 @@ def _write_overlay(
     said = PngInfo()
     said.add_itxt(KEY, json.dumps({"photo": photo.name, "panels": [sheet.box(place) for place in range(len(NAMES))]}))
     Image.fromarray(picture).save(path, pnginfo=said)
+    return path
+
+
+def write_contact_sheet(pictures: Sequence[Path], path: Path) -> Path:
+    """Several pictures of photos one below the other, in one JPEG: what a tracker shows beside that of another run.
+
+    Args:
+        pictures: Files that `write_overlays` or `write_shared_overlays` wrote; at least one.
+        path: The file to write.
+    """
+    images = []
+    for picture in pictures:
+        with Image.open(picture) as opened:
+            height = round(opened.height * _CONTACT_WIDTH / opened.width)
+            images.append(opened.convert("RGB").resize((_CONTACT_WIDTH, height), Image.Resampling.LANCZOS))
+    sheet = Image.new("RGB", (_CONTACT_WIDTH, sum(image.height for image in images)), _PAPER)
+    top = 0
+    for image in images:
+        sheet.paste(image, (0, top))
+        top += image.height
+    sheet.save(path, quality=85, subsampling=0)  # coloured lines of one pixel stay coloured
     return path
 
 

@@ -13,8 +13,8 @@ from crack_sweeps.evaluation.curve_file import write_curve
 from crack_sweeps.evaluation.curves import precision_recall_curve, training_curves
 from crack_sweeps.evaluation.evaluate import PhotoCounts, each_photo, gather, predictor, same_few
 from crack_sweeps.evaluation.floors import floors
-from crack_sweeps.evaluation.overlays import write_overlays, write_shared_overlays
-from crack_sweeps.evaluation.scores import choose_threshold, score, score_table
+from crack_sweeps.evaluation.overlays import write_contact_sheet, write_overlays, write_shared_overlays
+from crack_sweeps.evaluation.scores import Evaluation, choose_threshold, score, score_table
 from crack_sweeps.evaluation.tiles import Predict
 from crack_sweeps.runs.directory import RunDirectory
 from crack_sweeps.runs.events import read_events
@@ -102,11 +102,7 @@ def conclude(
         pyarrow.parquet.write_table(score_table(on_test, threshold), run.test_scores)
         write_curve(on_test.counts, threshold, run.test_curve)
         files += [(run.test_scores, ""), (run.test_curve, "")]
-    num_each = prepared.experiment.evaluation.num_overlays
-    pictures = write_overlays(predict, photos, rule, scored, threshold, run.predictions, num_each=num_each)
-    if score_test:
-        pictures += write_shared_overlays(predict, same_few(photos, NUM_SHARED), rule, threshold, run.predictions)
-    files += [(path, "overlays") for path in pictures]
+    files += _pictures(prepared, run, predict, scored, threshold, for_all=score_test)
     epochs = [(event["epoch"], event["metrics"]) for event in read_events(run.events) if event["kind"] == "epoch"]
     curves = [
         training_curves(epochs, run.logs / "training.png"),
@@ -115,3 +111,20 @@ def conclude(
     files += [(path, "curves") for path in curves]
     model.load_state_dict(trained)
     yield Outcome(metrics=metrics, threshold=threshold, files=files)
+
+
+def _pictures(
+    prepared: Prepared, run: RunDirectory, predict: Predict, scored: Evaluation, threshold: float, *, for_all: bool
+) -> Iterator[tuple[Path, str]]:
+    """Draw this run's best, median and worst photos; `for_all` those too that every finalist draws."""
+    photos, rule = prepared.photos.split("val"), prepared.photos.rule
+    num_each = prepared.experiment.evaluation.num_overlays
+    pictures = write_overlays(predict, photos, rule, scored, threshold, run.predictions, num_each=num_each)
+    looked_at = [path for path in pictures if path.name.startswith(("best-01-", "median-01-", "worst-01-"))]
+    if for_all:
+        shared = write_shared_overlays(predict, same_few(photos, NUM_SHARED), rule, threshold, run.predictions)
+        looked_at = shared[:: max(1, len(shared) // 3)][:3]
+        pictures += shared
+    yield from ((path, "overlays") for path in pictures)
+    if looked_at:  # MLflow compares runs by files of one name that lie in no folder
+        yield write_contact_sheet(looked_at, run.predictions / "pictures.jpg"), ""

@@ -21,6 +21,7 @@ from crack_sweeps.evaluation.overlays import (
     draw_errors,
     draw_overlay,
     pick_images,
+    write_contact_sheet,
     write_overlays,
     write_shared_overlays,
 )
@@ -213,3 +214,13 @@ def test_pictures_of_somebody_else_and_a_missing_folder_are_no_overlays(tmp_path
     Image.new("RGB", (4, 4)).save(tmp_path / "holiday.png")
     assert list(find_overlays(tmp_path)) == []
     assert list(find_overlays(tmp_path / "none")) == []
+
+
+def test_pictures_are_stacked_on_one_sheet_in_their_order(tmp_path: Path) -> None:
+    for name, size, colour in (("a.png", (600, 100), (255, 0, 0)), ("b.png", (2400, 400), (0, 0, 255))):
+        Image.new("RGB", size, colour).save(tmp_path / name)
+    path = write_contact_sheet([tmp_path / "a.png", tmp_path / "b.png"], tmp_path / "pictures.jpg")
+    with Image.open(path) as sheet:
+        assert sheet.size == (1200, 400)
+        top, bottom = np.asarray(sheet)[100, 600], np.asarray(sheet)[300, 600]
+    assert (top.argmax(), bottom.argmax()) == (0, 2)

@@ -13,6 +13,7 @@ from crack_sweeps.evaluation.counts import Confusion
 from crack_sweeps.evaluation.curve_file import read_curve
 from crack_sweeps.evaluation.overlay_panels import find_overlays
 from crack_sweeps.runs.directory import RunDirectory
+from crack_sweeps.runs.events import read_events
 from crack_sweeps.runs.preparation import Origin, prepare
 from crack_sweeps.runs.record import RunRecord
 from crack_sweeps.runs.training_run import Ended, begin_run, proceed
@@ -51,6 +52,12 @@ def test_a_finalist_keeps_the_curves_of_both_splits_and_the_pictures_that_all_fi
     shared = [overlay for overlay in find_overlays(run.predictions) if overlay.path.name.startswith("shared-")]
     validation = pyarrow.parquet.read_table(run.scores)["name"].to_pylist()
     assert [overlay.photo for overlay in shared] == validation  # so few that all of them are drawn
+    assert artifacts(run)["predictions/pictures.jpg"] == "", "MLflow compares what lies in no folder"
+
+
+def artifacts(run: RunDirectory) -> dict[str, str]:
+    """Files that the trackers are given, with the folder that each is shown in."""
+    return {event["path"]: event["to"] for event in read_events(run.events) if event["kind"] == "artifact"}
 
 
 def test_any_other_run_leaves_test_alone(here: Path, tested_photos: Path, tiny: list[str]) -> None:
@@ -60,3 +67,4 @@ def test_any_other_run_leaves_test_alone(here: Path, tested_photos: Path, tiny: 
     assert not run.test_curve.exists()
     assert not run.test_scores.exists()
     assert not list(run.predictions.glob("shared-*"))
+    assert artifacts(run)["predictions/pictures.jpg"] == ""
