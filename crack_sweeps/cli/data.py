@@ -61,7 +61,7 @@ def check(
 @app.command("import")
 def import_(
     path: Annotated[Path, _FOLDER],
-    name: Annotated[str, typer.Option("--as", metavar="NAME", help="The name that experiments use: data.name=NAME.")],
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="The name that --data and data.path know it by.")],
     overrides: Annotated[list[str] | None, _OVERRIDES] = None,
     preset: Annotated[
         str | None, typer.Option(metavar="SET", help="A public set whose masks and names are known: crack500, say.")
@@ -82,15 +82,21 @@ def import_(
     """Give a folder of photos a name, with its mask rule, groups and leak-free splits written down."""
     from crack_sweeps import console
     from crack_sweeps.cli.data_words import import_rows
-    from crack_sweeps.data.importing import Wishes, import_data
+    from crack_sweeps.data.importing import import_data
 
-    wishes = Wishes(preset, groups, group_column, test_fraction, keep_leaks, leave_out, copy, replace)
     with console.progress_bar() as bar:
         made = import_data(
             path,
             name=name,
             settings=overrides or (),
-            wishes=wishes,
+            preset=preset,
+            groups=groups,
+            group_column=group_column,
+            test_fraction=test_fraction,
+            keep_leaks=keep_leaks,
+            leave_out=leave_out,
+            copy=copy,
+            replace=replace,
             progress=lambda done, total: bar.update("pairs", done, total),
         )
     for line in made.left_out:

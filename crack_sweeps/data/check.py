@@ -21,6 +21,7 @@ from crack_sweeps.data.pairing import Pair, Survey, survey
 from crack_sweeps.data.photos import SPLITS
 from crack_sweeps.data.sharing import SharedPhoto, join, shared_photos
 from crack_sweeps.errors import DataError
+from crack_sweeps.specs.data_settings import data_settings
 from crack_sweeps.specs.experiment import Data
 
 _SHOWN_VALUES = 8
@@ -140,18 +141,20 @@ def silent(_done: int, _total: int) -> None:
     """Show nothing."""
 
 
-def check_data(path: Path | str, *, data: Data | None = None, progress: Progress = silent) -> DataCheck:
+def check_data(path: Path | str, *, settings: Sequence[str] = (), progress: Progress = silent) -> DataCheck:
     """Everything that can be known of a folder of photos and masks by looking at each of them.
 
     Args:
         path: The folder.
-        data: How its masks and groups are read, where nobody should guess; its `path` plays no part.
+        settings: How masks are read and files grouped where nobody should guess, as KEY=VALUE:
+            `data.mask.threshold=128`.
         progress: Told how many pairs of how many are done.
 
     Raises:
+        SpecError: A setting is none that says how photos are read.
         DataError: There is no such folder, or no photo in it has a mask.
     """
-    data = data if data is not None else Data()
+    data = data_settings(settings)
     return report(examine_set(Path(path), data, progress=progress), data)
 
 

@@ -16,7 +16,7 @@ from crack_sweeps.data.photos import Photo, ResolvedMaskRule
 
 # First words of the seeds, so that order and crops draw from unrelated streams. They must differ from each other and
 # from 0: numpy pads short seeds with zeros, and (1, 2) is the same stream as (1, 2, 0).
-_ORDER, _CROP = 0x6F726472, 0x63726F70
+_ORDER, _CROP, _CLASS, _MIX = 0x6F726472, 0x63726F70, 0x636C6173, 0x6D697865
 
 # A crop that seeks a crack holds the chosen pixel at least this share of its side away from its border, where the
 # photo allows it: rotations and scalings would else push it out again.
@@ -31,21 +31,50 @@ class Draw(NamedTuple):
     photo: int
 
 
-def draws(seed: int, epoch: int, num_photos: int, count: int) -> list[Draw]:
+def draws(seed: int, epoch: int, num_photos: int, count: int, weights: Sequence[float] | None = None) -> list[Draw]:
     """The samples of one epoch, in order; any epoch can be had without those before it.
 
     Photos come in permutations laid end to end over all epochs: where every epoch has `count` samples, no photo comes
-    up a second time before each of the others came up once, however short the epochs.
+    up a second time before each of the others came up once, however short the epochs. With weights this holds among
+    the photos of one weight, which share the samples of each epoch with the others in proportion.
+
+    Args:
+        weights: How often each photo comes up, relative to the others; None is all alike.
     """
-    first = epoch * count
+    if weights is None or len(set(weights)) == 1:
+        photos = _in_turn((_ORDER, seed), num_photos, first=epoch * count, count=count)
+        return [Draw(epoch, position, photo) for position, photo in enumerate(photos)]
+    classes = [[photo for photo in range(num_photos) if weights[photo] == weight] for weight in sorted(set(weights))]
+    quotas = _quotas([weights[photos[0]] * len(photos) for photos in classes], count)
+    mixed = [
+        photos[place]
+        for number, (photos, quota) in enumerate(zip(classes, quotas, strict=True))
+        for place in _in_turn((_CLASS, seed, number), len(photos), first=epoch * quota, count=quota)
+    ]
+    order = np.random.default_rng((_MIX, seed, epoch)).permutation(count)
+    return [Draw(epoch, position, mixed[place]) for position, place in enumerate(order)]
+
+
+def _in_turn(stream: tuple[int, ...], num_photos: int, *, first: int, count: int) -> list[int]:
+    """`count` numbers from the `first` on of a sequence of permutations."""
     rounds = range(first // num_photos, -(-(first + count) // num_photos))
     photos = [
-        int(photo)
-        for number in rounds
-        for photo in np.random.default_rng((_ORDER, seed, number)).permutation(num_photos)
+        int(photo) for number in rounds for photo in np.random.default_rng((*stream, number)).permutation(num_photos)
     ]
     skipped = first % num_photos
-    return [Draw(epoch, position, photo) for position, photo in enumerate(photos[skipped : skipped + count])]
+    return photos[skipped : skipped + count]
+
+
+def _quotas(parts: Sequence[float], count: int) -> list[int]:
+    """`count` shared out in proportion to the parts, none of which goes without if there is enough for all."""
+    exact = [part * count / sum(parts) for part in parts]
+    quotas = [max(int(share), 1 if count >= len(parts) else 0) for share in exact]
+    by_rest = sorted(range(len(parts)), key=lambda number: quotas[number] - exact[number])
+    for step in range(count - sum(quotas)):
+        quotas[by_rest[step % len(parts)]] += 1
+    while sum(quotas) > count:
+        quotas[max(range(len(parts)), key=lambda number: (quotas[number] - exact[number], quotas[number]))] -= 1
+    return quotas
 
 
 class CropDataset:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,34 +25,8 @@ from crack_sweeps.data.sharing import join
 from crack_sweeps.data.splits import TEST_FRACTION, Ungrouped, assign_splits
 from crack_sweeps.errors import DataError, DiskFull, UserError
 from crack_sweeps.specs.data_settings import data_settings
-from crack_sweeps.specs.experiment import Data
 
 _LEAVE_OUT = ("no_mask", "no_photo", "unlisted")  # notes of files that are left out as a matter of course
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What a person wants of an import beyond what the folder says.
-
-    Args:
-        preset: How the masks of a public set are read and its crops are named.
-        groups: A CSV table with `file` and a column that names each file's photo.
-        group_column: That column.
-        test_fraction: Share of the photos held out as test where the set has no official test split.
-        keep_leaks: Keep photos in train and val that the official test split shows too.
-        leave_out: Leave out what cannot be used, in place of stopping.
-        copy: Copy the files beside the manifest.
-        replace: Import anew under a name that is taken.
-    """
-
-    preset: str | None = None
-    groups: Path | None = None
-    group_column: str = "group"
-    test_fraction: float = TEST_FRACTION
-    keep_leaks: bool = False
-    leave_out: bool = False
-    copy: bool = False
-    replace: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +34,7 @@ class Imported:
     """What was imported; `sweeps data import --json` prints it.
 
     Args:
-        name: What specs call it: `data.name`.
+        name: What specs call it: `data.path`.
         manifest: The file that says all of it.
         root: The folder that the photos lie in.
         digest: Of content, splits and rule.
@@ -96,17 +71,31 @@ def import_data(
     *,
     name: str,
     settings: Sequence[str] = (),
-    wishes: Wishes | None = None,
+    preset: str | None = None,
+    groups: Path | str | None = None,
+    group_column: str = "group",
+    test_fraction: float = TEST_FRACTION,
+    keep_leaks: bool = False,
+    leave_out: bool = False,
+    copy: bool = False,
+    replace: bool = False,
     artifacts: Path = Path("artifacts"),
     progress: Progress = silent,
 ) -> Imported:
-    """Write the manifest of a folder, so that experiments use it as `data.name=NAME`.
+    """Write the manifest of a folder, so that experiments use it as `data.path=NAME`.
 
     Args:
         path: The folder.
         name: Letters, digits, '.', '_' and '-'.
         settings: How masks are read and files grouped, as KEY=VALUE: `data.mask.threshold=128`.
-        wishes: Everything else.
+        preset: How the masks of a public set are read and its crops are named.
+        groups: A CSV table with `file` and a column that names each file's photo; None is groups.csv in the folder.
+        group_column: That column.
+        test_fraction: Share of the photos held out as test where the set has no official test split.
+        keep_leaks: Keep photos in train and val that the official test split shows too.
+        leave_out: Leave out what cannot be used, in place of stopping.
+        copy: Copy the files beside the manifest.
+        replace: Import anew under a name that is taken.
         artifacts: The folder that manifests lie under.
         progress: Told how many pairs of how many are done.
 
@@ -114,42 +103,59 @@ def import_data(
         UserError: The name is none or taken, or a setting or preset is not known.
         DataError: The folder, a file of it or its groups cannot be used.
     """
-    wishes = wishes if wishes is not None else Wishes()
-    root = Path(path)
     require_name(name, "--as ")
     target = manifest_path(artifacts, name)
-    if target.parent.exists() and not wishes.replace:
+    if target.parent.exists() and not replace:
         raise UserError(
             f"--as {name}: a set of this name was imported already, {target}",
             hint="choose another name, or type --replace to import it anew",
         )
-    chosen = preset_of(wishes.preset) if wishes.preset is not None else None
+    if Path(name).exists():
+        raise UserError(
+            f"--as {name}: there is a folder of that name here, which `--data {name}` would mean",
+            hint="choose another name",
+        )
+    chosen = preset_of(preset) if preset is not None else None
     data = data_settings(settings, chosen.mask if chosen is not None else ())
-    if not 0.0 < wishes.test_fraction < 1.0:
-        raise UserError(f"--test-fraction {wishes.test_fraction:g}: must lie between 0 and 1", hint="0.2 is a fifth")
-    seen = examine_set(root, data, progress=progress)
+    if not 0.0 < test_fraction < 1.0:
+        raise UserError(f"--test-fraction {test_fraction:g}: must lie between 0 and 1", hint="0.2 is a fifth")
+    table = Path(groups) if groups is not None else None
+    if table is not None and not table.is_file():
+        raise UserError(f"--groups {table}: no such file", hint="name a CSV table with the columns `file` and `group`")
+    seen = examine_set(Path(path), data, progress=progress)
     rule = _rule(seen)
-    good, left_out = _usable(seen, wishes)
-    grouped, groups_from = _grouped(seen, good, data, wishes, chosen.group_pattern if chosen is not None else None)
+    good, left_out = _usable(seen, go_on=leave_out)
+    pattern = chosen.group_pattern if chosen is not None else None
+    grouped, groups_from = _grouped(seen, good, data.group_pattern, table, group_column, pattern)
     shares = {photo.name: _mask(seen, place).share or 0.0 for place, photo in zip(good, grouped, strict=True)}
     if not any(shares.values()):
-        raise DataError(
-            f"{root}: no mask holds crack by the rule {rule}", hint="`sweeps data check` shows their values"
-        )
+        raise DataError(f"{path}: no mask holds crack by the rule {rule}", hint="`sweeps data check` shows the values")
     photos, split_warnings = assign_splits(
         grouped,
         split_seed=data.split_seed,
         val_fraction=data.val_fraction,
-        test_fraction=wishes.test_fraction,
+        test_fraction=test_fraction,
         crack_shares=shares,
-        drop_leaks=not wishes.keep_leaks,
+        drop_leaks=not keep_leaks,
     )
-    told = [*_summary(left_out), *split_warnings, *_doubts(seen)]
-    if wishes.preset is not None and wishes.preset.lower() == "crackseg9k" and chosen is not None:
-        told.append(chosen.about)
-    manifest = _manifest(seen, photos, rule, shares, name=name, groups_from=groups_from, warnings=told, wishes=wishes)
-    _write(manifest, root, target, copy=wishes.copy)
-    return _imported(manifest, target, seen, root, tuple(left_out))
+    warnings = [*_summary(left_out), *split_warnings, *_doubts(seen)]
+    if chosen is not None and chosen.warn:
+        warnings.append(chosen.about)
+    rows, digest = _rows(seen, photos, rule, shares)
+    manifest = Manifest(
+        name=name,
+        root=None if copy else str(seen.root),
+        imported_from=str(seen.root),
+        imported_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        preset=preset,
+        groups_from=groups_from,
+        rule=rule,
+        digest=digest,
+        warnings=tuple(warnings),
+        photos=rows,
+    )
+    _write(manifest, seen.root, target)
+    return _imported(manifest, target, len(seen.pairs), tuple(left_out))
 
 
 def _rule(seen: Examined) -> ResolvedMaskRule:
@@ -161,7 +167,7 @@ def _rule(seen: Examined) -> ResolvedMaskRule:
     return reading.rule
 
 
-def _usable(seen: Examined, wishes: Wishes) -> tuple[list[int], list[str]]:
+def _usable(seen: Examined, *, go_on: bool) -> tuple[list[int], list[str]]:
     """Places of the pairs that can be used, and what to say of the others.
 
     Raises:
@@ -169,7 +175,7 @@ def _usable(seen: Examined, wishes: Wishes) -> tuple[list[int], list[str]]:
     """
     errors = [finding for finding in _findings(seen) if finding.severity == "error"]
     good = [place for place, facts in enumerate(seen.facts) if usable(facts)]
-    if errors and not wishes.leave_out:
+    if errors and not go_on:
         number = sum(max(1, len(finding.files)) for finding in errors)
         first = f"{errors[0].files[0]}: " if errors[0].files else ""
         raise DataError(
@@ -214,26 +220,33 @@ def _one_line(finding: Finding, ending: str) -> str:
 
 
 def _grouped(
-    seen: Examined, good: Sequence[int], data: Data, wishes: Wishes, preset_pattern: str | None
+    seen: Examined,
+    good: Sequence[int],
+    pattern: str | None,
+    table: Path | None,
+    column: str,
+    preset_pattern: str | None,
 ) -> tuple[list[Ungrouped], str]:
     """The usable pairs with their groups, and what told them; copies of one picture are of one group."""
     named = name_photos([seen.pairs[place] for place in good])
-    table = wishes.groups if wishes.groups is not None else seen.root / GROUPS_FILE
     stems = [photo.image.stem for photo in named]
-    if data.group_pattern is not None:
-        grouped, source = by_pattern(named, data.group_pattern), f"data.group_pattern={data.group_pattern}"
-    elif wishes.groups is not None or table.is_file():
-        grouped, source = by_table(named, table, wishes.group_column), table.name
+    own_table = seen.root / GROUPS_FILE
+    if pattern is not None:
+        grouped, source = by_pattern(named, pattern), f"data.group_pattern={pattern}"
+    elif table is not None or own_table.is_file():
+        grouped, source = by_table(named, table or own_table, column), (table or own_table).name
     elif preset_pattern is not None:
         grouped, source = by_pattern(named, preset_pattern), f"the preset's pattern {preset_pattern}"
-    elif (pattern := suggest_pattern(stems)) is not None:
-        grouped, source = by_pattern(named, pattern), f"file names, which look like crops: {pattern}"
+    elif (suggested := suggest_pattern(stems)) is not None:
+        grouped, source = by_pattern(named, suggested), f"file names, which look like crops: {suggested}"
     else:
-        grouped, source = tuple(named), "each file is a photo of its own"
+        grouped, source = tuple(named), "file: each is a photo of its own"
     number = {place: new for new, place in enumerate(good)}
     copies = [[number[a.one], number[a.other]] for a in seen.alike if a.one in number and a.other in number]
     roots = join(len(grouped), [*clusters_of([photo.group for photo in grouped]), *copies])
-    return [replace(photo, group=grouped[root].group) for photo, root in zip(grouped, roots, strict=True)], source
+    return [
+        dataclasses.replace(photo, group=grouped[root].group) for photo, root in zip(grouped, roots, strict=True)
+    ], source
 
 
 # --- writing -------------------------------------------------------------------------------------
@@ -245,17 +258,10 @@ def _mask(seen: Examined, place: int) -> MaskFacts:
     return mask
 
 
-def _manifest(
-    seen: Examined,
-    photos: Sequence[Photo],
-    rule: ResolvedMaskRule,
-    shares: Mapping[str, float],
-    *,
-    name: str,
-    groups_from: str,
-    warnings: Sequence[str],
-    wishes: Wishes,
-) -> Manifest:
+def _rows(
+    seen: Examined, photos: Sequence[Photo], rule: ResolvedMaskRule, shares: Mapping[str, float]
+) -> tuple[tuple[Row, ...], str]:
+    """The manifest's lines, and the digest of the set."""
     digests: dict[Path, str] = {}
     for pair, facts in zip(seen.pairs, seen.facts, strict=True):
         if isinstance(facts.image, ImageFacts) and isinstance(facts.mask, MaskFacts):
@@ -273,21 +279,10 @@ def _manifest(
         )
         for photo in photos
     )
-    return Manifest(
-        name=name,
-        root=None if wishes.copy else str(seen.root),
-        imported_from=str(seen.root),
-        imported_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        preset=wishes.preset,
-        groups_from=groups_from,
-        rule=rule,
-        digest=set_digest(photos, seen.root, rule, digests),
-        warnings=tuple(warnings),
-        photos=rows,
-    )
+    return rows, set_digest(photos, seen.root, rule, digests)
 
 
-def _write(manifest: Manifest, root: Path, target: Path, *, copy: bool) -> None:
+def _write(manifest: Manifest, root: Path, target: Path) -> None:
     """The set's folder appears whole or not at all.
 
     Raises:
@@ -297,7 +292,7 @@ def _write(manifest: Manifest, root: Path, target: Path, *, copy: bool) -> None:
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
-        if copy:
+        if manifest.root is None:
             for row in manifest.photos:
                 for file in (row.image, row.mask):
                     (partial / COPIES / file).parent.mkdir(parents=True, exist_ok=True)
@@ -316,12 +311,12 @@ def _write(manifest: Manifest, root: Path, target: Path, *, copy: bool) -> None:
         ) from error
 
 
-def _imported(manifest: Manifest, target: Path, seen: Examined, root: Path, left_out: tuple[str, ...]) -> Imported:
+def _imported(manifest: Manifest, target: Path, num_pairs: int, left_out: tuple[str, ...]) -> Imported:
     by_split = {split: [row for row in manifest.photos if row.split == split] for split in SPLITS}
     return Imported(
         name=manifest.name,
         manifest=str(target),
-        root=str(root if manifest.root is not None else target.parent / COPIES),
+        root=manifest.root if manifest.root is not None else str(target.parent / COPIES),
         digest=manifest.digest,
         mask_rule=str(manifest.rule),
         groups_from=manifest.groups_from,
@@ -330,7 +325,7 @@ def _imported(manifest: Manifest, target: Path, seen: Examined, root: Path, left
         crack_share={
             split: sum(row.crack_share for row in rows) / len(rows) for split, rows in by_split.items() if rows
         },
-        num_left_out=len(seen.pairs) - len(manifest.photos),
+        num_left_out=num_pairs - len(manifest.photos),
         left_out=left_out,
         warnings=manifest.warnings,
     )

@@ -86,8 +86,13 @@ def manifest_path(artifacts: Path, name: str) -> Path:
     Raises:
         UserError: It is no name.
     """
-    require_name(name, "data.name: ")
+    require_name(name, "data.path: ")
     return artifacts / "data" / name / _FILE
+
+
+def is_name(text: str) -> bool:
+    """Whether a set may be called so."""
+    return _NAME.fullmatch(text) is not None and not text.lower().startswith("builtin")
 
 
 def require_name(name: str, key: str) -> None:
@@ -96,7 +101,7 @@ def require_name(name: str, key: str) -> None:
     Args:
         key: What the person called it; it begins the message.
     """
-    if not _NAME.fullmatch(name) or name.lower().startswith("builtin"):
+    if not is_name(name):
         raise UserError(
             f"{key}{name!r} cannot be the name of a set",
             hint="letters, digits, '.', '_' and '-', beginning with a letter or digit, 80 at most; `builtin` is taken",
@@ -120,7 +125,7 @@ def read_manifest(artifacts: Path, name: str) -> Manifest:
         close = nearest(name, names)
         there_are = f"there are {', '.join(names)}" if names else "none was imported yet"
         raise DataError(
-            f"data.name: no set was imported as {name}",
+            f"data.path: no set was imported as {name}",
             hint=f"did you mean {close}?" if close else f"{there_are}; `sweeps data import PATH --as {name}` makes one",
         )
     try:
@@ -136,6 +141,15 @@ def read_manifest(artifacts: Path, name: str) -> Manifest:
 
 def open_manifest(artifacts: Path, name: str) -> PhotoSet:
     """An imported set, once every file was seen to be what it was.
+
+    Raises:
+        DataError: A file is gone or was changed since; its name is in the message.
+    """
+    return open_with_digests(artifacts, name)[0]
+
+
+def open_with_digests(artifacts: Path, name: str) -> tuple[PhotoSet, dict[Path, str]]:
+    """The same, and the SHA-256 of each file.
 
     Raises:
         DataError: A file is gone or was changed since; its name is in the message.
@@ -162,7 +176,7 @@ def open_manifest(artifacts: Path, name: str) -> PhotoSet:
             f"{manifest_path(artifacts, name)}: was changed by hand: its rows do not give its digest",
             hint="import the set again: splits, groups and the rule are part of what runs are compared by",
         )
-    return PhotoSet(name, root, photos, manifest.rule, digest, manifest.warnings)
+    return PhotoSet(name, root, photos, manifest.rule, digest, manifest.warnings), digests
 
 
 def _photo(row: Row, root: Path) -> Photo:

@@ -32,9 +32,13 @@ REFUSED = 2
 def read_mask(photo: Photo, rule: ResolvedMaskRule) -> UInt8[np.ndarray, "H W"]:
     """A mask as 0 (background) and 1 (crack).
 
+    Args:
+        rule: Of the photo's set; a photo of several sets has its own, which is used in its place.
+
     Raises:
-        DataError: The file is damaged, or holds values that the set's rule does not know.
+        DataError: The file is damaged, or holds values that the rule does not know.
     """
+    rule = photo.rule or rule
     values = read_values(photo.mask, rule.channel)
     if values.ndim == 3:
         raise DataError(

@@ -11,25 +11,6 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True, slots=True)
-class Photo:
-    """One photo, its mask, and where the two belong.
-
-    Args:
-        name: Unique within the set; a plain file stem, so it may name a picture or a row.
-        image: The photo's file.
-        mask: The mask's file (an image, or a MATLAB ``.mat``).
-        split: The split that the photo is used in.
-        group: The original photograph that this file was cut from; no group is in both train and val.
-    """
-
-    name: str
-    image: Path
-    mask: Path
-    split: Split
-    group: str
-
-
-@dataclass(frozen=True, slots=True)
 class ResolvedMaskRule:
     """How every mask of a set is read, with nothing left to guess. Exactly one of the first two is set.
 
@@ -57,6 +38,29 @@ class ResolvedMaskRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Photo:
+    """One photo, its mask, and where the two belong.
+
+    Args:
+        name: Unique within the set; a plain file stem, so it may name a picture or a row.
+        image: The photo's file.
+        mask: The mask's file (an image, or a MATLAB ``.mat``).
+        split: The split that the photo is used in.
+        group: The original photograph that this file was cut from; no group is in both train and val.
+        rule: How its own mask is read, where it comes from one of several sets; None is the rule of its `PhotoSet`.
+        weight: How often it is drawn for training, relative to the others.
+    """
+
+    name: str
+    image: Path
+    mask: Path
+    split: Split
+    group: str
+    rule: ResolvedMaskRule | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class PhotoSet:
     """Photos in their splits, and the rule that reads their masks.
 
@@ -64,7 +68,7 @@ class PhotoSet:
         name: The folder's name, or ``builtin``.
         root: The folder that the files lie in.
         photos: All photos, by split and name.
-        rule: How the masks are read.
+        rule: How the masks are read, unless a photo says otherwise.
         digest: SHA-256 over names, splits, bytes of photos and masks, and the rule.
         warnings: What a person should know before trusting a score: leaks, photos left out, splits that were drawn.
     """
@@ -75,6 +79,11 @@ class PhotoSet:
     rule: ResolvedMaskRule
     digest: str
     warnings: tuple[str, ...]
+
+    @property
+    def mask_rule(self) -> str:
+        """How the masks are read, in words: one rule, or all those of several sets."""
+        return "; ".join(dict.fromkeys(str(photo.rule or self.rule) for photo in self.photos)) or str(self.rule)
 
     def split(self, name: Split) -> tuple[Photo, ...]:
         """The photos of one split, by name."""

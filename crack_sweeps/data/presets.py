@@ -20,11 +20,13 @@ class Preset:
         about: What it is, and what to know before using it.
         mask: The rule, as KEY=VALUE; none where masks hold 0 and one other value, which needs no rule.
         group_pattern: Finds the photo in a crop's name; None where each file is a photo or a table tells.
+        warn: What it is must be said wherever it is used.
     """
 
     about: str
     mask: tuple[str, ...]
     group_pattern: str | None = None
+    warn: bool = False
 
 
 PRESETS = {
@@ -59,6 +61,7 @@ PRESETS = {
         "400x400 crops of ten other sets, CRACK500, DeepCrack and CrackForest among them: never test on those what was "
         "trained on this",
         ("data.mask.threshold=128",),
+        warn=True,
     ),
 }
 

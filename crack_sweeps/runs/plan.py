@@ -98,7 +98,7 @@ def make_plan(resolved: Resolved, *, device: torch.device, artifacts: Path) -> P
             "name": photos.name,
             **counts,
             "digest": photos.digest,
-            "mask_rule": str(photos.rule),
+            "mask_rule": photos.mask_rule,
             "warnings": photos.warnings,
         }
         steps = steps_per_epoch(experiment, counts["num_train"])

@@ -126,7 +126,7 @@ def begin_run(
         "data": {
             "name": photos.name,
             "digest": photos.digest,
-            "mask_rule": str(photos.rule),
+            "mask_rule": photos.mask_rule,
             "warnings": photos.warnings,
         },
         "precision": precision,
@@ -159,7 +159,7 @@ def begin_run(
             dataset={
                 "name": photos.name,
                 "digest": photos.digest,
-                "source": str(prepared.experiment.data.path or "builtin"),
+                "source": prepared.experiment.data.source,
                 "num_train": len(photos.split("train")),
                 "num_val": len(photos.split("val")),
                 "num_test": len(photos.split("test")),
@@ -295,6 +295,7 @@ class _Crops:
     def __init__(self, prepared: Prepared) -> None:
         experiment, data = prepared.experiment, prepared.experiment.data
         self.num_photos = len(prepared.photos.split("train"))
+        self.weights = [photo.weight for photo in prepared.photos.split("train")]
         self.seed = experiment.training.seed
         self.crops_per_step = experiment.training.effective_batch
         self.crops_per_epoch = self.crops_per_step * prepared.steps_per_epoch
@@ -315,7 +316,7 @@ class _Crops:
         )
 
     def __call__(self, epoch: int, first_step: int, micro_batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        drawn = draws(self.seed, epoch, self.num_photos, self.crops_per_epoch)
+        drawn = draws(self.seed, epoch, self.num_photos, self.crops_per_epoch, self.weights)
         return self.loader.epoch(drawn[first_step * self.crops_per_step :], micro_batch)
 
     def close(self) -> None:

@@ -297,10 +297,32 @@ class Transform(Frozen):
     )
 
 
+class WeightedSet(Frozen):
+    """One of several sets that are trained on together."""
+
+    path: Path = Field(description="Name of an imported set, or a folder whose masks need no rule.")
+    weight: float = Field(
+        1.0,
+        gt=0.0,
+        le=1000.0,
+        strict=True,
+        description="How often each of its photos is drawn, relative to the photos of the other sets.",
+    )
+
+
 class Data(Frozen):
     """Where photos and masks come from, how they are split and cropped."""
 
-    path: Path | None = Field(None, description="Folder of photos and masks; null is the built-in synthetic set.")
+    path: Path | None = Field(
+        None,
+        description="Folder of photos and masks, or where there is none, the name of an imported set; "
+        "null is the built-in synthetic set.",
+    )
+    sets: tuple[WeightedSet, ...] | None = Field(
+        None,
+        max_length=64,
+        description="Several sets at once, in place of path: [{path: deepcrack, weight: 2.0}, {path: crack500}], say.",
+    )
     mask: MaskRule = Field(
         default_factory=MaskRule, description="How mask files are read; each known layout has its own default."
     )
@@ -329,6 +351,28 @@ class Data(Frozen):
         120.0, gt=0.0, le=86_400.0, description="Seconds without a batch after which the loader counts as stalled."
     )
     transform: Transform = Field(default_factory=Transform, description="Augmentation.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.sets is None:
+            return self
+        if self.path is not None:
+            raise ValueError("path and sets name different photos: give one of them")
+        if len(self.sets) < 2:
+            raise ValueError(f"sets names {len(self.sets)} set: write data.path for one alone")
+        names = [one.path for one in self.sets]
+        if len(set(names)) < len(names):
+            raise ValueError(f"sets names {max(names, key=names.count)} twice: give it a weight instead")
+        if self.mask != MaskRule() or self.group_pattern is not None:
+            raise ValueError("mask and group_pattern are of one set: `sweeps data import` gives each set its own")
+        return self
+
+    @property
+    def source(self) -> str:
+        """Where the photos come from, in words."""
+        if self.sets is not None:
+            return ", ".join(str(one.path) for one in self.sets)
+        return str(self.path) if self.path is not None else "builtin"
 
 
 # --- evaluation ----------------------------------------------------------------------------------

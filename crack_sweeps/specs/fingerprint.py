@@ -41,6 +41,10 @@ def canonical(experiment: Experiment) -> dict[str, Any]:
     encoder = spec["model"]["encoder_cfg"]
     encoder["pretrained"] = encoder["pretrained"] or encoder["checkpoint_path"] is not None
     del encoder["checkpoint_path"]
+    # Which sets they are is in the data's digest; how they are mixed is in nothing else.
+    sets = spec["data"].pop("sets")
+    if sets is not None:
+        spec["data"]["set_weights"] = [one["weight"] / max(other["weight"] for other in sets) for one in sets]
     spec["data"]["crop_px"], spec["evaluation"]["tile_px"] = experiment.crop_px, experiment.tile_px
     transform = spec["data"]["transform"]
     transform["augmentations"] = [parse_augmentation(text).canonical() for text in transform["augmentations"]]

@@ -242,7 +242,7 @@ def blame(complaints: Sequence[Complaint], source: Path | str, typed: Sequence[O
     """The error, with the name of whoever wrote the value: the file is in order, so an override or the profile."""
     names = tuple(key for key in complaints[0].keys if isinstance(key, str))
     # An override is to blame where it wrote the value itself, or something in the group that does not fit together.
-    by = [override for override in typed if override.keys[: len(names)] == names]
+    by = [override for override in typed if override.keys[: len(names)] == names[: len(override.keys)]]
     if by:
         return spec_error(complaints, source=", ".join(override.label for override in by))
     return spec_error(complaints, source=f"{source} with profile {profile}")

@@ -46,8 +46,18 @@ def group_at(keys: Keys, family: type[HybridModel | SmpModel] | None) -> type[Fr
 
 def field_at(keys: Keys, family: type[HybridModel | SmpModel] | None) -> FieldInfo | None:
     """The field behind a name, group or single setting; None where there is none."""
-    group = group_at(keys[:-1], family)
-    return group.model_fields.get(keys[-1]) if group is not None and keys else None
+    if not keys:
+        return None
+    group = group_at(keys[:-1], family) or _group_in_list(keys[:-1], family)
+    return group.model_fields.get(keys[-1]) if group is not None else None
+
+
+def _group_in_list(keys: Keys, family: type[HybridModel | SmpModel] | None) -> type[Frozen] | None:
+    """The group that a list holds, such as `data.sets`; None where the name is no list of groups."""
+    around = group_at(keys[:-1], family) if keys else None
+    field = around.model_fields.get(keys[-1]) if around is not None else None
+    item = item_of(field.annotation) if field is not None else None
+    return item if isinstance(item, type) and issubclass(item, Frozen) else None
 
 
 @cache
@@ -127,7 +137,7 @@ def _kind_of_composite(member: Any) -> str:
 
 def meant(keys: Keys, family: type[HybridModel | SmpModel] | None) -> str:
     """What to do about a name that is no setting: the nearest sibling, the same word elsewhere, or what there is."""
-    group = group_at(keys[:-1], family)
+    group = group_at(keys[:-1], family) or _group_in_list(keys[:-1], family)
     siblings = list(group.model_fields) if group is not None else []
     if (close := nearest(keys[-1], siblings)) is not None:
         return f"did you mean `{close}`?"

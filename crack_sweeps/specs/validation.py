@@ -149,8 +149,8 @@ def problem_of(detail: ErrorDetails, field: FieldInfo | None) -> tuple[str, str 
     if type_ == "finite_number":
         return "must be a finite number", None
     if TYPE_ERRORS.match(type_) and field is not None:
-        in_list = any(isinstance(key, int) for key in detail["loc"])
-        return f"must be {kind(item_of(field.annotation) if in_list else field.annotation)}", None
+        item = item_of(field.annotation) if any(isinstance(key, int) for key in detail["loc"]) else None
+        return f"must be {kind(item or field.annotation)}", None
     return detail["msg"][:1].lower() + detail["msg"][1:], None
 
 

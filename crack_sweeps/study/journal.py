@@ -68,7 +68,7 @@ class StudyJournal:
             dataset={
                 "name": photos.name,
                 "digest": photos.digest,
-                "source": str(study.arms[0].base.data.path or "builtin"),
+                "source": study.arms[0].base.data.source,
                 "num_train": len(photos.split("train")),
                 "num_val": len(photos.split("val")),
                 "num_test": len(photos.split("test")),

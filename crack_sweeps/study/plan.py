@@ -588,7 +588,7 @@ def _describe(photos: PhotoSet | None) -> dict[str, Any]:
     if photos is None:
         return {"name": "builtin", "digest": None, "note": "not drawn yet: the first run draws it", "warnings": ()}
     counts = {f"num_{split}": len(photos.split(split)) for split in SPLITS}
-    rule, digest, warnings = str(photos.rule), photos.digest, photos.warnings
+    rule, digest, warnings = photos.mask_rule, photos.digest, photos.warnings
     return {"name": photos.name, **counts, "digest": digest, "mask_rule": rule, "warnings": warnings}
 
 

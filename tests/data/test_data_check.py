@@ -182,7 +182,7 @@ def test_a_set_is_read_as_most_of_its_masks_want_and_the_setting_is_named(
         return
     assert found.crack_share is not None
     assert 0.06 < found.crack_share.p50 < 0.14
-    again = check_data(tmp_path / "set", data=data_settings((setting or "").split()))
+    again = check_data(tmp_path / "set", settings=(setting or "").split())
     assert kinds(again, "error") == set()
     assert (again.mask_rule, again.crack_share) == (found.mask_rule, found.crack_share)
 
@@ -199,7 +199,7 @@ def test_the_setting_that_a_check_names_opens_the_set(tmp_path: Path) -> None:
 def test_a_rule_that_finds_nothing_is_told(tmp_path: Path) -> None:
     """0/1 masks read as 0/255: all black, and a score of .9999 for nothing."""
     root = sound(tmp_path / "set", lambda m: m // 255)
-    found = check_data(root, data=data_settings(["data.mask.threshold=128"]))
+    found = check_data(root, settings=["data.mask.threshold=128"])
     assert kinds(found, "error") == {"mask_nothing_by_the_rule"}
     assert found.num_usable == 0
 

@@ -206,3 +206,53 @@ def test_a_limit_of_zero_keeps_nothing() -> None:
 def test_the_limit_is_split_among_processes(tmp_path: Path) -> None:
     crops = dataset([noise_photo(tmp_path, "a", 32, 32, [])], cache_bytes=1000)
     assert crops.split_among(4).cache.limit_bytes == 250
+
+
+def before_weights(seed: int, epoch: int, num_photos: int, count: int) -> list[int]:
+    """The order of photos as it was before weights: stored trainings go on by it."""
+    first = epoch * count
+    rounds = range(first // num_photos, -(-(first + count) // num_photos))
+    photos = [
+        int(photo)
+        for number in rounds
+        for photo in np.random.default_rng((0x6F726472, seed, number)).permutation(num_photos)
+    ]
+    return photos[first % num_photos : first % num_photos + count]
+
+
+@pytest.mark.parametrize(("num_photos", "count"), [(5, 5), (5, 3), (5, 13), (1, 4), (7, 1), (240, 16)])
+def test_photos_of_equal_weight_come_as_they_always_came(num_photos: int, count: int) -> None:
+    for seed, epoch in ((0, 0), (3, 1), (3, 77)):
+        expected = before_weights(seed, epoch, num_photos, count)
+        for weights in (None, [1.0] * num_photos, [2.5] * num_photos):
+            assert [draw.photo for draw in draws(seed, epoch, num_photos, count, weights)] == expected
+
+
+def test_a_photo_of_twice_the_weight_comes_twice_as_often() -> None:
+    weights = [1.0] * 30 + [2.0] * 15
+    seen = Counter(draw.photo for epoch in range(40) for draw in draws(7, epoch, 45, 60, weights))
+    light, heavy = ([seen[photo] for photo in photos] for photos in (range(30), range(30, 45)))
+    assert sum(light) == sum(heavy) == 1200  # 30 x 1 and 15 x 2
+    assert (set(light), set(heavy)) == ({40}, {80})  # in turn among themselves, over all epochs
+
+
+def test_weighted_draws_are_a_function_of_seed_and_epoch() -> None:
+    weights = [1.0, 3.0, 1.0, 5.0, 1.0]
+    assert draws(3, 9, 5, 16, weights) == draws(3, 9, 5, 16, weights)
+    assert draws(3, 9, 5, 16, weights) != draws(3, 8, 5, 16, weights)
+    assert draws(3, 9, 5, 16, weights) != draws(4, 9, 5, 16, weights)
+    assert [draw.position for draw in draws(3, 9, 5, 16, weights)] == list(range(16))
+
+
+def test_weights_are_mixed_over_an_epoch_and_not_one_after_the_other() -> None:
+    weights = [1.0] * 50 + [2.0] * 50
+    heavy = [draw.photo >= 50 for draw in draws(0, 0, 100, 150, weights)]
+    assert sum(heavy) == 100
+    assert 25 <= sum(heavy[:50]) <= 42
+
+
+def test_no_set_goes_without_a_crop_where_there_are_enough() -> None:
+    weights = [0.001] * 3 + [1000.0] * 3
+    assert min(draw.photo for draw in draws(0, 0, 6, 8, weights)) < 3
+    for count in range(1, 12):
+        assert len(draws(0, 0, 6, count, weights)) == count

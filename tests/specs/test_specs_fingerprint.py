@@ -42,6 +42,7 @@ OTHER = {
     "training.loss.dice_smooth": "2.0", "training.loss.bce_weight": "0.7", "training.loss.tversky_weight": "0.7",
     "training.loss.tversky_alpha": "0.7", "training.loss.tversky_beta": "0.3", "training.loss.tversky_gamma": "1.0",
     "training.loss.cldice_weight": "0.7", "training.loss.cldice_iterations": "7", "data.path": "photos",
+    "data.sets": "{path: a}, {path: b, weight: 2.0}",
     "data.mask.crack_values": "2", "data.mask.threshold": "9", "data.mask.invert": "true", "data.mask.channel": "red",
     "data.split_seed": "7", "data.val_fraction": "0.5", "data.group_pattern": "(a)", "data.crack_crop_fraction": "0.5",
     "data.cache_gib": "7.0", "data.num_workers": "7", "data.loader_timeout_s": "7.0",
