@@ -116,17 +116,22 @@ def test_crops_of_one_photograph_need_to_be_known_as_such() -> None:
 
 def test_a_bootstrap_of_three_seeds_is_too_sure_of_itself() -> None:
     """The alternative: images and seeds drawn with replacement, 95 % of what comes out. Of a variance it sees 2/3."""
-    world = World(200, (0.0, 0.0), 0.015)
+    world = World(200, (0.0, 0.0), 0.03)
     rng, num_studies = np.random.default_rng(9), 1000
-    held = 0
+    held: Counter[str] = Counter()
     for _ in range(num_studies):
         a, b = world.draw(rng)
         image_BI = rng.multinomial(200, np.full(200, 1 / 200), size=1000)
         drawn_B = _resampled(a, image_BI, rng) - _resampled(b, image_BI, rng)
         low, high = np.quantile(drawn_B, [0.025, 0.975])
-        held += low <= 0 <= high
-    print(f"\nhierarchical bootstrap: {held / num_studies}")
-    assert held / num_studies < 0.90
+        held["bootstrap"] += low <= 0 <= high
+        ours = compare(a, b, POOLED)
+        assert ours.low is not None
+        assert ours.high is not None
+        held["ours"] += ours.low <= 0 <= ours.high
+    print(f"\n{held}")
+    assert held["bootstrap"] / num_studies == pytest.approx(0.85, abs=0.02)  # as statistics.py says
+    assert held["ours"] / num_studies == pytest.approx(0.96, abs=0.02)
 
 
 def _resampled(arm: ImageCounts, image_BI: np.ndarray, rng: np.random.Generator) -> np.ndarray:
