@@ -28,7 +28,7 @@ def check(
 ) -> None:
     """Say what a folder of photos and masks holds, what is wrong with it, and which setting reads it right."""
     from crack_sweeps import console
-    from crack_sweeps.cli.data_words import check_rows, finding_lines
+    from crack_sweeps.cli.data_words import check_rows, finding_lines, next_step
     from crack_sweeps.data.check import examine_set, report
     from crack_sweeps.errors import UserError
     from crack_sweeps.specs.data_settings import data_settings
@@ -54,8 +54,7 @@ def check(
     if not found.num_usable:
         raise typer.Exit(2)
     if not json:
-        setting = f" {found.setting}" if found.setting else ""
-        console.say(f"\ntrain on it: sweeps run swinv2_hybrid --data {path}{setting}")
+        console.say(f"\n{next_step(found, path)}")
 
 
 @app.command("import")

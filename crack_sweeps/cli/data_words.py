@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +42,19 @@ def check_rows(found: DataCheck) -> Rows:
     if len(found.splits) > 1:
         rows.append(("photos in two splits", str(len(found.shared_photos))))
     return rows
+
+
+def next_step(found: DataCheck, path: Path) -> str:
+    """What to type next."""
+    setting = f" {found.setting}" if found.setting else ""
+    if any(finding.severity == "error" and finding.kind != "masks" for finding in found.findings):
+        return (
+            f"a training stops at these errors: mend them, or leave those files out with\n"
+            f"  sweeps data import {path} --as NAME --leave-out{setting}"
+        )
+    if found.mask_rule is None:
+        return f"say how masks are read, and look again: sweeps data check {path} data.mask.KEY=VALUE"
+    return f"train on it: sweeps run swinv2_hybrid --data {path}{setting}"
 
 
 def import_rows(made: Imported) -> Rows:
