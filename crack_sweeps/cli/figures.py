@@ -27,4 +27,4 @@ def _cell(figures: Figures, key: str) -> str:
     if key not in figures:
         return ""
     value = figures[key]
-    return "-" if value is None else f"{value:.2f}" if key.endswith("threshold") else f"{value:.4f}"
+    return "-" if value is None else f"{value:.2f}" if "threshold" in key else f"{value:.4f}"

@@ -178,7 +178,7 @@ def evaluating(
             "split": photos.split,
             "is_own": photos.is_own,
             "num_photos": len(photos.photos),
-            "mask_rule": str(photos.rule),
+            "mask_rule": photos.mask_rule,
             "seen": {part: len(names) for part, names in photos.seen.items()} if photos.seen is not None else None,
         },
         threshold=limit,

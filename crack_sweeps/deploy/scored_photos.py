@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from crack_sweeps.data.groups import group_photos
+from crack_sweeps.data.digests import file_digest, set_digest
+from crack_sweeps.data.groups import group_photos, name_photos
 from crack_sweeps.data.layouts import find_pairs
 from crack_sweeps.data.masks import decide_rule
 from crack_sweeps.data.open import open_photos
 from crack_sweeps.data.photos import SPLITS, Photo, PhotoSet, ResolvedMaskRule, Split
-from crack_sweeps.data.splits import Ungrouped
 from crack_sweeps.deploy.trained import TrainedRun
 from crack_sweeps.deploy.typed import ScoredSplit
 from crack_sweeps.errors import DataError, UserError
+from crack_sweeps.specs.data_settings import data_settings
 from crack_sweeps.specs.experiment import Data
-from crack_sweeps.specs.loading import resolve
 
-# What belongs to the set that was trained on, and is read anew for another one unless somebody says otherwise.
-_OF_THE_OLD_SET = {
-    "data.mask.crack_values": "null",
-    "data.mask.threshold": "null",
-    "data.mask.invert": "false",
-    "data.mask.channel": "null",
-    "data.group_pattern": "null",
-}
 Notify = Callable[[str], None]
 
 
@@ -41,7 +33,8 @@ class ScoredPhotos:
         is_own: It is the set that the run was trained on.
         split: Which of its photos.
         photos: Themselves.
-        rule: How their masks are read.
+        rule: How their masks are read, unless a photo says otherwise.
+        mask_rule: The same in words.
         seen: Of each of the run's own splits, the names of those photos that are in it too, byte for byte; None where
             the run's own photos are gone, so that nobody can tell.
         warnings: What a person should know before trusting the scores.
@@ -54,6 +47,7 @@ class ScoredPhotos:
     split: ScoredSplit
     photos: tuple[Photo, ...]
     rule: ResolvedMaskRule
+    mask_rule: str
     seen: dict[Split, tuple[str, ...]] | None
     warnings: tuple[str, ...]
 
@@ -81,36 +75,50 @@ def other_photos(
 
     Args:
         trained: The run.
-        data: Where the set is.
+        data: Where the set is, or the name that it was imported under.
         split: All of it, or a split, as official or as drawn by the run's `data.split_seed`.
         settings: How its masks are read, as `data.mask.KEY=VALUE`; what nobody says is found by looking at them.
-        artifacts: Where the built-in set is.
+        artifacts: Where the built-in set and the imported ones are.
         notify: Told what takes time.
 
     Raises:
         DataError: The set cannot be used.
         UserError: The split is empty, or a setting is none of the data's.
     """
-    described = other_data(trained, data, settings)
+    if (moved := _own_elsewhere(trained, data, settings, artifacts)) is not None:
+        return _scored(moved, split, moved, is_own=True)
     try:
-        own = open_photos(trained.experiment.data, root=artifacts, draw=False)
+        own = open_photos(trained.experiment.data, root=artifacts, draw=False, notify=notify)
     except DataError as error:
         notify(f"the run's own photos cannot be compared with these: {error.message}")
         own = None
-    photos = _every_photo(described) if split == "all" and data.is_dir() else open_photos(described, root=artifacts)
-    return _scored(photos, split, own, is_own=own is not None and own.digest == photos.digest)
+    if not data.is_dir():
+        imported = data_settings(settings).model_copy(update={"path": data})
+        return _scored(open_photos(imported, root=artifacts, notify=notify), split, own, is_own=False)
+    seed = f"data.split_seed={trained.experiment.data.split_seed}"
+    folder = data_settings(settings, [seed]).model_copy(update={"path": data})
+    every, official = _every_photo(folder)
+    drawn = split != "all" and split not in official
+    return _scored(open_photos(folder, notify=notify) if drawn else every, split, own, is_own=False)
 
 
-def other_data(trained: TrainedRun, data: Path, settings: Sequence[str]) -> Data:
-    """How another set is read.
-
-    Raises:
-        UserError: A setting is none of the data's.
-    """
-    typed = {text.partition("=")[0].strip() for text in settings}
-    unsaid = [f"{key}={value}" for key, value in _OF_THE_OLD_SET.items() if key not in typed]
-    overrides = [f"data.path={data}", *unsaid, *settings]
-    return resolve(trained.run.config, overrides=overrides, profile="none").experiment.data
+def _own_elsewhere(trained: TrainedRun, data: Path, settings: Sequence[str], artifacts: Path) -> PhotoSet | None:
+    """The set, if it is the very one that was trained on, whatever its place."""
+    if settings:
+        return None
+    own = trained.experiment.data
+    read_as_own = Data(
+        path=data,
+        mask=own.mask,
+        group_pattern=own.group_pattern,
+        split_seed=own.split_seed,
+        val_fraction=own.val_fraction,
+    )
+    try:
+        found = open_photos(read_as_own, root=artifacts)
+    except DataError:  # a set that could not be trained on so was not
+        return None
+    return found if found.digest == trained.record.data_digest else None
 
 
 def _scored(scored: PhotoSet, split: ScoredSplit, own: PhotoSet | None, *, is_own: bool) -> ScoredPhotos:
@@ -127,6 +135,7 @@ def _scored(scored: PhotoSet, split: ScoredSplit, own: PhotoSet | None, *, is_ow
         split=split,
         photos=photos,
         rule=scored.rule,
+        mask_rule=scored.mask_rule,
         seen=seen,
         warnings=(*scored.warnings, *_flattery(seen, len(photos), split, is_own=is_own)),
     )
@@ -136,17 +145,12 @@ def _seen(photos: Iterable[Photo], own: PhotoSet) -> dict[Split, tuple[str, ...]
     """Which of the photos are in which of the run's own splits, by their bytes."""
     split_of: dict[str, set[Split]] = {}
     for photo in own.photos:
-        split_of.setdefault(_digest(photo.image), set()).add(photo.split)
+        split_of.setdefault(_digest_of(photo.image, photo.image.stat().st_mtime_ns), set()).add(photo.split)
     found: dict[Split, list[str]] = {split: [] for split in SPLITS}
     for photo in photos:
-        for split in split_of.get(_digest(photo.image), ()):
+        for split in split_of.get(_digest_of(photo.image, photo.image.stat().st_mtime_ns), ()):
             found[split].append(photo.name)
     return {split: tuple(names) for split, names in found.items()}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flattery(
@@ -173,35 +177,30 @@ def _names(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def _every_photo(data: Data) -> PhotoSet:
-    """All photos of a folder, whatever its splits: a set of one split, or too small to be split, can be scored too."""
+@lru_cache(maxsize=100_000)
+def _digest_of(path: Path, _changed_ns: int) -> str:
+    """Digest of a file as it was at that time; a set is gone through twice, and may be of many GB."""
+    return file_digest(path)
+
+
+def _every_photo(data: Data) -> tuple[PhotoSet, set[Split]]:
+    """All photos of a folder, and its official splits: a set of one split, or too small to be split, can be scored too.
+
+    What a folder's splits have in common says nothing about another set's model, so nobody is warned of it.
+    """
     assert data.path is not None
     found = find_pairs(data.path)
-    stems = [pair.image.stem for pair in found.pairs]
-    alike = len(set(stems)) < len(stems)
-    named = [
-        Ungrouped(
-            name=f"{pair.split}-{stem}" if alike and pair.split is not None else stem,
-            image=pair.image,
-            mask=pair.mask,
-            official=pair.split,
-            group=stem,
-        )
-        for pair, stem in zip(found.pairs, stems, strict=True)
-    ]
-    grouped, _ = group_photos(named, data.path, data.group_pattern)  # its warnings are about splits
+    grouped, _ = group_photos(name_photos(found.pairs), data.path, data.group_pattern)
     rule, warnings = decide_rule([pair.mask for pair in found.pairs], data.mask)
-    lines = sorted(
-        f"{photo.image.relative_to(data.path).as_posix()}\t{_digest(photo.image)}\t{_digest(photo.mask)}"
-        for photo in grouped
-    )
-    return PhotoSet(
+    photos = tuple(Photo(one.name, one.image, one.mask, one.official or "test", one.group) for one in grouped)
+    files = [path for photo in photos for path in (photo.image, photo.mask)]
+    digests = {path: _digest_of(path, path.stat().st_mtime_ns) for path in files}
+    every = PhotoSet(
         name=data.path.resolve().name,
         root=data.path,
-        photos=tuple(
-            Photo(photo.name, photo.image, photo.mask, photo.official or "test", photo.group) for photo in grouped
-        ),
+        photos=photos,
         rule=rule,
-        digest=hashlib.sha256("\n".join([*lines, f"mask {rule}"]).encode()).hexdigest(),
+        digest=set_digest(photos, data.path, rule, digests),
         warnings=(*found.warnings, *warnings),
     )
+    return every, {one.official for one in grouped if one.official is not None}

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
+from crack_sweeps.data.manifest import imported_names
 from crack_sweeps.errors import UserError
+from crack_sweeps.runs.directory import OUTPUTS
+from crack_sweeps.specs.data_settings import data_settings
 from crack_sweeps.specs.profiles import AS_WRITTEN, named_profile
 from crack_sweeps.specs.words import listed
 
 ScoredSplit = Literal["train", "val", "test", "all"]
 SCORED_SPLITS: tuple[ScoredSplit, ...] = get_args(ScoredSplit)
-# What of an experiment says how photos are read, and nothing about the model.
-_READING = ("data.mask.", "data.group_pattern", "data.split_seed", "data.val_fraction")
 
 
 def check_profile(profile: str) -> None:
@@ -66,23 +67,21 @@ def check_two_decimals(threshold: float | None) -> None:
         )
 
 
-def check_scored(split: str | None, data: Path | None, settings: Sequence[str]) -> ScoredSplit:
+def check_scored(
+    split: str | None, data: Path | None, settings: Sequence[str], *, artifacts: Path = OUTPUTS.parent
+) -> ScoredSplit:
     """Which photos are to be scored.
 
     Args:
         split: As typed.
         data: Another set.
         settings: KEY=VALUE about that set.
+        artifacts: Where imported sets are.
 
     Raises:
         UserError: It is not said, or not so that it could be done.
     """
-    for text in settings:
-        if not text.startswith(_READING):
-            raise UserError(
-                f"`{text}`: the run is scored as it was trained, so only how another set is read can be said",
-                hint="such as data.mask.crack_values=[2]; `sweeps run` trains with other settings",
-            )
+    data_settings(settings)
     if settings and data is None:
         raise UserError(
             f"`{settings[0]}`: the run's own photos are read as they were when it was trained",
@@ -93,8 +92,11 @@ def check_scored(split: str | None, data: Path | None, settings: Sequence[str]) 
             "which photos?",
             hint="--split val or --split test of the run's own, or --data FOLDER for another set",
         )
-    if data is not None and not data.exists():
-        raise UserError(f"--data {data}: no such folder", hint="name the folder that holds photos and masks")
+    if data is not None and not data.is_dir():
+        names = imported_names(artifacts)
+        if str(data) not in names:
+            imported = f", or a set that was imported: {listed(names)}" if names else ""
+            raise UserError(f"--data {data}: no such folder", hint=f"name a folder of photos and masks{imported}")
     chosen: ScoredSplit | None = next((known for known in SCORED_SPLITS if known == (split or "all")), None)
     if chosen is None:
         raise UserError(f"--split {split}: no such split", hint=f"type {listed(SCORED_SPLITS)}")

@@ -92,6 +92,39 @@ def test_another_set_is_scored_whole_whatever_its_splits(workshop: Workshop) -> 
     assert crack_sweeps.evaluate_run("toy/0", data=only_test).data["num_photos"] == 2
 
 
+def test_the_runs_own_photos_are_known_again_at_another_place(workshop: Workshop) -> None:
+    moved = Path(shutil.copytree(workshop.photos, "moved"))
+    record = crack_sweeps.evaluate_run("toy/0", data=moved, split="test")
+    assert (record.evaluation, record.data["is_own"], record.test_looks) == ("test", True, 1)
+    everything = crack_sweeps.evaluate_run("toy/0", data=moved)
+    assert everything.evaluation == "eval/moved"
+    assert everything.test_looks == 2
+    assert len(everything.warnings) == 3, "some were trained on, some chose the threshold, some are test"
+
+
+def test_what_the_splits_of_another_set_share_is_not_the_runs_concern(workshop: Workshop) -> None:
+    leaky = draw_set(Path("leaky"), seed=9, train=4, test=2)
+    for kind in ("img", "lab"):
+        shutil.copy(leaky / f"train_{kind}" / "train0.png", leaky / f"test_{kind}" / "test0.png")
+    record = crack_sweeps.evaluate_run("toy/0", data=leaky, split="test")
+    assert record.evaluation == "eval/leaky-test"
+    assert record.data["num_photos"] == 2
+    assert record.warnings == []
+    drawn = draw_set(Path("drawn"), seed=10, photos=6)
+    record = crack_sweeps.evaluate_run("toy/0", data=drawn, split="test")
+    assert "held out as test" in record.warnings[0]
+
+
+def test_a_set_that_was_imported_is_scored_by_its_name(workshop: Workshop, sweeps: Callable) -> None:
+    crack_sweeps.import_data(draw_set(Path("theirs"), seed=11, photos=8), name="bridge")
+    record = crack_sweeps.evaluate_run("toy/0", data="bridge")
+    assert (record.evaluation, record.data["num_photos"]) == ("eval/bridge", 8)
+    assert crack_sweeps.evaluate_run("toy/0", data="bridge", split="test").evaluation == "eval/bridge-test"
+    answer = sweeps("evaluate", "toy/0", "--data", "bridg")
+    assert answer.code == 2
+    assert "bridge" in answer.err
+
+
 def test_two_sets_of_one_name_are_kept_apart_and_each_replaces_itself(workshop: Workshop) -> None:
     for place in ("here", "there", "here"):
         folder = Path(place, "photos")
