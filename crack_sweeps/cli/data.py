@@ -37,7 +37,9 @@ def check(
     if preview is not None and not preview.parent.is_dir():  # told before a minute of work, not after
         raise UserError(f"--preview {preview}: there is no folder {preview.parent}", hint="make it, or name another")
     with console.progress_bar() as bar:
-        seen = examine_set(path, data, progress=lambda done, total: bar.update("pairs", done, total))
+        seen = examine_set(
+            path, data, num_processes=None, progress=lambda done, total: bar.update("pairs", done, total)
+        )
     found = report(seen, data)
     if json:
         from json import dumps
@@ -96,6 +98,7 @@ def import_(
             leave_out=leave_out,
             copy=copy,
             replace=replace,
+            num_processes=None,
             progress=lambda done, total: bar.update("pairs", done, total),
         )
     for line in made.left_out:

@@ -141,13 +141,17 @@ def silent(_done: int, _total: int) -> None:
     """Show nothing."""
 
 
-def check_data(path: Path | str, *, settings: Sequence[str] = (), progress: Progress = silent) -> DataCheck:
+def check_data(
+    path: Path | str, *, settings: Sequence[str] = (), num_processes: int | None = 1, progress: Progress = silent
+) -> DataCheck:
     """Everything that can be known of a folder of photos and masks by looking at each of them.
 
     Args:
         path: The folder.
         settings: How masks are read and files grouped where nobody should guess, as KEY=VALUE:
             `data.mask.threshold=128`.
+        num_processes: How many look at files at once; None is one for each core. More than one import the calling
+            script again, which must then do its work under `if __name__ == "__main__"`.
         progress: Told how many pairs of how many are done.
 
     Raises:
@@ -155,11 +159,11 @@ def check_data(path: Path | str, *, settings: Sequence[str] = (), progress: Prog
         DataError: There is no such folder, or no photo in it has a mask.
     """
     data = data_settings(settings)
-    return report(examine_set(Path(path), data, progress=progress), data)
+    return report(examine_set(Path(path), data, num_processes=num_processes, progress=progress), data)
 
 
-def examine_set(root: Path, data: Data, *, progress: Progress = silent) -> Examined:
-    """Look at each pair of a folder.
+def examine_set(root: Path, data: Data, *, num_processes: int | None = 1, progress: Progress = silent) -> Examined:
+    """Look at each pair of a folder; the arguments are those of `check_data`.
 
     Raises:
         DataError: There is no such folder, or no photo in it has a mask.
@@ -169,7 +173,7 @@ def examine_set(root: Path, data: Data, *, progress: Progress = silent) -> Exami
     if not found.pairs:
         raise next((error for place in found.matched if (error := no_partners(place))), None) or nothing_found(root, "")
     reading = reading_of([pair.mask for pair in found.pairs], data.mask)
-    facts = tuple(examine_all(found.pairs, reading.rule, progress=progress))
+    facts = tuple(examine_all(found.pairs, reading.rule, num_processes=num_processes, progress=progress))
     return Examined(root, found, reading, facts, tuple(_alike(facts)))
 
 

@@ -91,6 +91,7 @@ def _in_processes(
 ) -> None:
     """Fills in the facts of all pairs; of none where processes cannot be started at all."""
     chunks = [range(start, min(start + _CHUNK, len(tasks))) for start in range(0, len(tasks), _CHUNK)]
+    others = set(multiprocessing.active_children())
     pool = _pool(num_processes)
     try:
         waiting: dict[Future[list[PairFacts]], range] = {
@@ -104,6 +105,8 @@ def _in_processes(
         _one_by_one(tasks, look_at, facts, progress)
     except BaseException:  # Ctrl-C: what is under way is of no use to anybody
         pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()
         raise
 
 

@@ -80,6 +80,7 @@ def import_data(
     copy: bool = False,
     replace: bool = False,
     artifacts: Path = Path("artifacts"),
+    num_processes: int | None = 1,
     progress: Progress = silent,
 ) -> Imported:
     """Write the manifest of a folder, so that experiments use it as `data.path=NAME`.
@@ -97,6 +98,7 @@ def import_data(
         copy: Copy the files beside the manifest.
         replace: Import anew under a name that is taken.
         artifacts: The folder that manifests lie under.
+        num_processes: As for `check_data`.
         progress: Told how many pairs of how many are done.
 
     Raises:
@@ -122,7 +124,7 @@ def import_data(
     table = Path(groups) if groups is not None else None
     if table is not None and not table.is_file():
         raise UserError(f"--groups {table}: no such file", hint="name a CSV table with the columns `file` and `group`")
-    seen = examine_set(Path(path), data, progress=progress)
+    seen = examine_set(Path(path), data, num_processes=num_processes, progress=progress)
     rule = _rule(seen)
     good, left_out = _usable(seen, go_on=leave_out)
     pattern = chosen.group_pattern if chosen is not None else None

@@ -284,7 +284,7 @@ def test_a_process_is_started_for_none_of_a_few_small_pairs(tmp_path: Path, monk
     from crack_sweeps.data import examiners
 
     monkeypatch.setattr(examiners, "_in_processes", None)  # calling it would fail
-    check_data(sound(tmp_path / "set", lambda m: m))
+    check_data(sound(tmp_path / "set", lambda m: m), num_processes=None)
     assert examine_all([], None, progress=lambda done, total: None) == []
 
 
