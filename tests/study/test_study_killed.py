@@ -1,4 +1,4 @@
-"""A study whose coordinator and trials are killed at any moment ends as if nothing had happened."""
+"""A study of two arms, killed at any moment, ends with its trials and finalists as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def search(here: Path, toy: str, photos: Path, *, seed: int, who: str, kills: in
     """Search the toy study to its end in this folder, through so many kills."""
     (here / "studies").mkdir(parents=True)
     (here / "studies" / "toy.yaml").write_text(toy)
+    (here / "studies" / "other.yaml").write_text((REPO / "experiments" / "unet_small.yaml").read_text())
     environ = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
     for name in ("MLFLOW_TRACKING_URI", "SWEEPS_STORE"):
         environ.pop(name, None)
@@ -56,12 +57,13 @@ def search(here: Path, toy: str, photos: Path, *, seed: int, who: str, kills: in
 
 
 def stored(folder: StudyFolder, outputs: Path) -> list[tuple[Any, ...]]:
-    """Of each trial: number, parameters, state, value, intermediate values, seed, digest of the best weights."""
+    """Of each trial: arm, number, parameters, state, value, intermediate values, seed, digest of the best weights."""
     study = folder.read_study()
-    with closing(Store(sqlite_url(folder.database), folder.name, study.arms, study.spec.objective)) as store:
-        trials = store.trials(study.arms[0].name)
+    with closing(Store(sqlite_url(folder.database), folder.name, study.all_arms, study.spec.objective)) as store:
+        trials = [trial for arm in study.all_arms for trial in store.trials(arm.name)]
     return [
         (
+            trial.arm,
             trial.number,
             dict(trial.suggestion),
             trial.outcome,
@@ -79,43 +81,54 @@ def weights(run: Path) -> str:
     return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in model.values())).hexdigest()
 
 
-def assert_whole(searched: Searched, num_trials: int) -> None:
+def assert_whole(searched: Searched) -> None:
     """No trial lost, doubled or left running, in the store, the ledger, the journal and on disk."""
-    numbers = list(range(num_trials))
-    assert [trial[0] for trial in searched.trials] == numbers
-    assert all(trial[2] in ("complete", "pruned") for trial in searched.trials)
-    assert sorted(row["number"] for row in read_rows(searched.folder)) == numbers
-    assert [e["number"] for e in read_events(searched.folder.events) if e["kind"] == "trial"] == numbers
+    keys = [(arm, number) for arm, number, *_ in searched.trials]
+    for arm in {arm for arm, _ in keys}:
+        numbers = [number for of_arm, number in keys if of_arm == arm]
+        assert numbers == list(range(len(numbers)))
+    assert all(trial[3] in ("complete", "pruned") for trial in searched.trials)
+    assert sorted((row["arm"], row["number"]) for row in read_rows(searched.folder)) == sorted(keys)
+    told = [(e["arm"], e["number"]) for e in read_events(searched.folder.events) if e["kind"] == "trial"]
+    assert sorted(told) == sorted(keys)
     outputs = searched.folder.path.parents[1] / "artifacts/outputs"
-    assert len([path for path in outputs.iterdir() if path.is_dir() and not path.name.startswith(".")]) == num_trials
+    assert len([path for path in outputs.iterdir() if path.is_dir() and not path.name.startswith(".")]) == len(keys)
+
+
+@pytest.fixture(scope="session")
+def duel(toy: str) -> str:
+    """The toy study with a baseline, and one more training of the best of both arms."""
+    own = "{model.encoder_cfg.depth: 3, model.decoder_cfg.channels: [16, 8, 8]}"
+    arms = f"baselines: [{{base: ./other.yaml, settings: {own}}}]"
+    return toy.replace("finalists: {seeds: 0}", f"finalists: {{seeds: 1}}\n{arms}").replace("trials: 8", "trials: 4")
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, toy: str, photos: Path) -> Searched:
-    return search(tmp_path_factory.mktemp("undisturbed") / "here", toy, photos, seed=0, who="nobody", kills=0)
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, duel: str, photos: Path) -> Searched:
+    return search(tmp_path_factory.mktemp("undisturbed") / "here", duel, photos, seed=0, who="nobody", kills=0)
 
 
 @pytest.mark.timeout(600)
 def test_killed_fifteen_times_it_ends_with_the_same_trials_and_weights(
-    tmp_path: Path, toy: str, photos: Path, undisturbed: Searched
+    tmp_path: Path, duel: str, photos: Path, undisturbed: Searched
 ) -> None:
-    killed = search(tmp_path / "here", toy, photos, seed=1, who="both", kills=15)
+    killed = search(tmp_path / "here", duel, photos, seed=1, who="both", kills=15)
     assert killed.deaths >= 15
     assert killed.trials == undisturbed.trials
-    assert_whole(killed, 8)
+    assert_whole(killed)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("who", ["coordinator", "trials", "both"])
 def test_killed_a_hundred_times_it_ends_with_the_same_trials_and_weights(
-    tmp_path: Path, toy: str, photos: Path, undisturbed: Searched, who: str
+    tmp_path: Path, duel: str, photos: Path, undisturbed: Searched, who: str
 ) -> None:
     deaths = 0
     for seed in range(20):
-        killed = search(tmp_path / str(seed), toy, photos, seed=100 + seed, who=who, kills=34)
+        killed = search(tmp_path / str(seed), duel, photos, seed=100 + seed, who=who, kills=34)
         assert killed.trials == undisturbed.trials
-        assert_whole(killed, 8)
+        assert_whole(killed)
         deaths += killed.deaths
         if deaths >= 34:
             break
@@ -124,16 +137,16 @@ def test_killed_a_hundred_times_it_ends_with_the_same_trials_and_weights(
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_with_a_real_encoder_killed_twenty_times_it_ends_the_same(tmp_path: Path, toy: str, photos: Path) -> None:
-    real = toy.replace("base: unet_small", "base: swinv2_hybrid")
+def test_with_a_real_encoder_killed_twenty_times_it_ends_the_same(tmp_path: Path, duel: str, photos: Path) -> None:
+    real = duel.replace("base: unet_small", "base: swinv2_hybrid")
     for line in ("model.encoder_cfg.depth: 3", "model.decoder_cfg.channels: [16, 8, 8]"):
         real = real.replace(f"  {line}\n", "")
-    real = real.replace("  data.crop_px: 32", HYBRID).replace("trials: 8", "trials: 5")
+    real = real.replace("  data.crop_px: 32", HYBRID)
     undisturbed = search(tmp_path / "undisturbed", real, photos, seed=0, who="nobody", kills=0)
     killed = search(tmp_path / "killed", real, photos, seed=7, who="both", kills=20)
     assert killed.deaths >= 20
     assert killed.trials == undisturbed.trials
-    assert_whole(killed, 5)
+    assert_whole(killed)
 
 
 HYBRID = """\
@@ -148,8 +161,8 @@ HYBRID = """\
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_every_life_is_told_to_one_mlflow_tree(tmp_path: Path, toy: str, photos: Path, undisturbed: Searched) -> None:
-    killed = search(tmp_path / "here", toy, photos, seed=3, who="coordinator", kills=4, mirror=True)
+def test_every_life_is_told_to_one_mlflow_tree(tmp_path: Path, duel: str, photos: Path, undisturbed: Searched) -> None:
+    killed = search(tmp_path / "here", duel, photos, seed=3, who="coordinator", kills=4, mirror=True)
     assert killed.trials == undisturbed.trials
     code = (
         "from mlflow import MlflowClient; c = MlflowClient('sqlite:///mlruns/mlflow.db');"
@@ -157,6 +170,6 @@ def test_every_life_is_told_to_one_mlflow_tree(tmp_path: Path, toy: str, photos:
         "print(len(rs), sorted({r.info.status for r in rs}), sum('mlflow.parentRunId' in r.data.tags for r in rs))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "here", capture_output=True, text=True)
-    num_pruned = sum(trial[2] == "pruned" for trial in killed.trials)
+    num_runs, num_pruned = len(killed.trials), sum(trial[3] == "pruned" for trial in killed.trials)
     statuses = "['FINISHED', 'KILLED']" if num_pruned else "['FINISHED']"
-    assert done.stdout.strip() == f"9 {statuses} 8", done.stdout + done.stderr
+    assert done.stdout.strip() == f"{num_runs + 1} {statuses} {num_runs}", done.stdout + done.stderr
