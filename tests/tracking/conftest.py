@@ -132,13 +132,14 @@ class Study(Run):
         self.log.append("trial", arm="small", number=number, run=path.name, run_dir=path.as_posix())
         return path
 
-    def begin(self, path: Path, *, shown_as: str, parent: Run | None = None) -> Run:
+    def begin(self, path: Path, *, shown_as: str, parent: Run | None = None, **changes: Any) -> Run:
         above = (parent or self).path
         self.runs.append(Run(path))
         return self.runs[-1].created(
             experiment=self.path.name.partition("@")[0],
             shown_as=shown_as,
             parent={"run": above.name, "dir": above.as_posix()},
+            **changes,
         )
 
     def told(self, num_trials: int, best: float) -> Study:

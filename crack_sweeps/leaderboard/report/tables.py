@@ -120,7 +120,7 @@ def leaderboard(findings: Findings, board: Board) -> Html:
     ends = _ends(board)
     ranked = [_board_row(findings, board, row, ends) for row in board.ranked]
     below = [_board_row(findings, board, row, ends) for row in board.below]
-    return table(_COLUMNS, [ranked, below], name="leaderboard")
+    return table(_COLUMNS, [ranked, below], name="ranking")
 
 
 def _board_row(findings: Findings, board: Board, row: BoardRow, ends: tuple[float, float]) -> list[Cell]:

@@ -16,7 +16,7 @@ from crack_sweeps.leaderboard.report.findings import Findings, read_findings
 from crack_sweeps.leaderboard.report.markup import Html, joined, script_json, tag
 from crack_sweeps.leaderboard.report.sections import Page, sections
 from crack_sweeps.leaderboard.report.words import counted
-from crack_sweeps.study.folder import StudyFolder
+from crack_sweeps.study.folder import StudyFolder, find_study
 
 # The page may run its own script and show its own pictures, and ask nobody for anything.
 POLICY = (
@@ -29,11 +29,11 @@ def default_path(folder: StudyFolder) -> Path:
     return folder.path / "report.html"
 
 
-def write_report(folder: StudyFolder, path: Path | None = None) -> Path:
+def write_report(study: StudyFolder | str | None = None, path: Path | None = None) -> Path:
     """Write a study's report, as far as the study has come.
 
     Args:
-        folder: The study's.
+        study: Its folder or its name, with its version or without; None is the newest.
         path: The file; None: report.html in the study's folder.
 
     Returns:
@@ -42,6 +42,7 @@ def write_report(folder: StudyFolder, path: Path | None = None) -> Path:
     Raises:
         UserError: A file of the study is damaged, or the report cannot be written there.
     """
+    folder = study if isinstance(study, StudyFolder) else find_study(study)
     path = path if path is not None else default_path(folder)
     if path.is_dir():
         raise UserError(f"{path}: is a folder", hint=f"name a file, such as {path / 'report.html'}")
