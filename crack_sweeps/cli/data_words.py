@@ -36,7 +36,8 @@ def check_rows(found: DataCheck) -> Rows:
         rows.append(("crack share", f"{found.crack_share_pooled:.2%} of all pixels; masks with crack {spread}"))
     if found.crack_width_px is not None:
         rows.append(("crack width px", _spread(found.crack_width_px, ".1f")))
-    rows.append(("empty masks", str(found.num_empty_masks)))
+    if found.mask_rule is not None:
+        rows.append(("empty masks", str(found.num_empty_masks)))
     rows.append(("photos without a mask", str(len(found.photos_without_mask))))
     rows.append(("masks without a photo", str(len(found.masks_without_photo))))
     if len(found.splits) > 1:

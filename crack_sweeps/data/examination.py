@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from crack_sweeps.data.images import as_rgb, image_size, load_upright
 from crack_sweeps.data.mask_files import GreyValues, as_values, read_mat
 from crack_sweeps.data.mask_kinds import Oddity, colour_oddity, oddity_of
 from crack_sweeps.data.mask_remedies import colour_remedy, describe
-from crack_sweeps.data.masks import REFUSED, count_colours, count_values, value_table
+from crack_sweeps.data.masks import count_colours, count_values, value_table
 from crack_sweeps.data.photos import ResolvedMaskRule
 from crack_sweeps.data.widths import crack_widths_px
 from crack_sweeps.errors import DataError
@@ -25,6 +26,7 @@ THUMB_PX = 32
 # The ring around a crack that it is compared with: near enough to be lit alike, and clear of a crack drawn too thin.
 _NEAR_PX, _FAR_PX = 5, 31
 _MATLAB = "MATLAB"
+_MOST_LABELS = 8  # more values are shades, and no class of their own
 
 
 class Size(NamedTuple):
@@ -94,11 +96,13 @@ class PairFacts:
     Args:
         darker: Share of the surroundings of the crack that is brighter than the crack's median; .5 is what a mask of
             another photo gets. None without a crack, or where photo and mask do not fit.
+        darker_of: The same of what each value of the mask marks, where nobody knows yet which means crack.
     """
 
     image: ImageFacts | Trouble
     mask: MaskFacts | Trouble
     darker: float | None = None
+    darker_of: Mapping[int, float] = field(default_factory=dict)
 
 
 def examine(image: Path, mask: Path, rule: ResolvedMaskRule | None, *, widths: bool = True) -> PairFacts:
@@ -109,7 +113,7 @@ def examine(image: Path, mask: Path, rule: ResolvedMaskRule | None, *, widths: b
         widths: Measure how wide the cracks are too, which takes as long as all the rest.
     """
     grey_HW: UInt8[np.ndarray, "H W"] | None = None
-    crack_HW: UInt8[np.ndarray, "H W"] | None = None
+    values_HW: GreyValues | None = None
     image_facts: ImageFacts | Trouble
     mask_facts: MaskFacts | Trouble
     try:
@@ -117,12 +121,14 @@ def examine(image: Path, mask: Path, rule: ResolvedMaskRule | None, *, widths: b
     except DataError as error:
         image_facts = trouble(error, image)
     try:
-        mask_facts, crack_HW = _look_at_mask(mask, rule, widths=widths)
+        mask_facts, values_HW = _look_at_mask(mask, rule, widths=widths)
     except DataError as error:
         mask_facts = trouble(error, mask)
-    if grey_HW is None or crack_HW is None or grey_HW.shape != crack_HW.shape:
+    if grey_HW is None or values_HW is None or grey_HW.shape != values_HW.shape:
         return PairFacts(image_facts, mask_facts)
-    return PairFacts(image_facts, mask_facts, _darker(grey_HW, crack_HW))
+    if rule is None:
+        return PairFacts(image_facts, mask_facts, darker_of=_darker_of_each(grey_HW, values_HW))
+    return PairFacts(image_facts, mask_facts, _darker(grey_HW, value_table(rule)[values_HW]))
 
 
 def trouble(error: DataError, path: Path) -> Trouble:
@@ -139,9 +145,8 @@ def _look_at_image(path: Path) -> tuple[ImageFacts, UInt8[np.ndarray, "H W"]]:
     return facts, grey_HW
 
 
-def _look_at_mask(
-    path: Path, rule: ResolvedMaskRule | None, *, widths: bool
-) -> tuple[MaskFacts, UInt8[np.ndarray, "H W"] | None]:
+def _look_at_mask(path: Path, rule: ResolvedMaskRule | None, *, widths: bool) -> tuple[MaskFacts, GreyValues | None]:
+    """A mask's facts, and its values where they tell something of the photo."""
     channel = rule.channel if rule is not None else None
     if path.suffix.lower() == ".mat":
         mode, values = _MATLAB, read_mat(path)
@@ -154,23 +159,18 @@ def _look_at_mask(
         return MaskFacts(size, mode, digest, Counter(), coloured, None, Counter()), None
     counts = count_values(values)
     if rule is None:
-        return MaskFacts(size, mode, digest, counts, None, None, Counter()), None
-    odd, crack_HW = oddity_of(counts, rule), _by_rule(values, rule)
-    if odd is not None or crack_HW is None:
+        return MaskFacts(size, mode, digest, counts, None, None, Counter()), values
+    odd = oddity_of(counts, rule)
+    if odd is not None:
         return MaskFacts(size, mode, digest, counts, odd, None, Counter()), None
+    crack_HW: UInt8[np.ndarray, "H W"] = value_table(rule)[values]
     widths_px = _count_widths(crack_HW) if widths else Counter[float]()
-    return MaskFacts(size, mode, digest, counts, None, float(crack_HW.mean()), widths_px), crack_HW
+    return MaskFacts(size, mode, digest, counts, None, float(crack_HW.mean()), widths_px), values
 
 
 def _count_widths(crack_HW: UInt8[np.ndarray, "H W"]) -> Counter[float]:
     found, numbers = np.unique(crack_widths_px(crack_HW), return_counts=True)
     return Counter({round(width, 2): number for width, number in zip(found.tolist(), numbers.tolist(), strict=True)})
-
-
-def _by_rule(values_HW: GreyValues, rule: ResolvedMaskRule) -> UInt8[np.ndarray, "H W"] | None:
-    """1 on crack, 0 elsewhere; None where the rule does not know a value."""
-    crack_HW: UInt8[np.ndarray, "H W"] = value_table(rule)[values_HW]
-    return None if int(crack_HW.max()) == REFUSED else crack_HW
 
 
 def _darker(grey_HW: UInt8[np.ndarray, "H W"], crack_HW: UInt8[np.ndarray, "H W"]) -> float | None:
@@ -179,3 +179,12 @@ def _darker(grey_HW: UInt8[np.ndarray, "H W"], crack_HW: UInt8[np.ndarray, "H W"
     if not crack_HW.any() or not ring_HW.any():
         return None
     return float((grey_HW[ring_HW] > np.median(grey_HW[crack_HW > 0])).mean())
+
+
+def _darker_of_each(grey_HW: UInt8[np.ndarray, "H W"], values_HW: GreyValues) -> dict[int, float]:
+    counts = count_values(values_HW)
+    if len(counts) > _MOST_LABELS:
+        return {}
+    background = counts.most_common(1)[0][0]
+    found = {value: _darker(grey_HW, (values_HW == value).astype(np.uint8)) for value in counts if value != background}
+    return {value: darker for value, darker in found.items() if darker is not None}

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 from crack_sweeps.data.examination import ImageFacts, MaskFacts, PairFacts, Trouble
@@ -21,6 +22,7 @@ Label = Callable[[Path], str]
 # photo of CrackForest with another photo's mask), below .6 for 97 % of the same photos with masks that were swapped.
 _LEAST_DARKER = 0.6
 _LEAST_BRIGHTER = 0.35  # symmetrical, nearly: a mask that fits a bright crack
+_SURELY_DARKER = 0.75
 _MANY = 0.25  # share of pairs from which on it is no matter of single files
 _MODES = {
     "1": "1-bit",
@@ -126,6 +128,8 @@ def of_pairs(pairs: Sequence[Pair], facts: Sequence[PairFacts], reading: Reading
         yield Finding(severity, kind, cause, tuple(files), remedy)
     yield from _of_masks_together(pairs, facts, reading, label)
     yield from _of_contrast(pairs, facts, label)
+    if reading.rule is None:
+        yield from _of_labels(facts)
     yield from _of_modes(pairs, facts, label)
 
 
@@ -211,6 +215,23 @@ def _of_contrast(pairs: Sequence[Pair], facts: Sequence[PairFacts], label: Label
         yield Finding("warning", "other_photo", cause, tuple(unlike), _OWN_MASKS)
     if bright:
         yield Finding("note", "bright_crack", "what it marks is brighter than what is around it", tuple(bright))
+
+
+def _of_labels(facts: Sequence[PairFacts]) -> Iterator[Finding]:
+    """Which of several values is likely to mean crack: the one that marks what is darker than its surroundings."""
+    seen: dict[int, list[float]] = {}
+    for each in facts:
+        for value, darker in each.darker_of.items():
+            seen.setdefault(value, []).append(darker)
+    means = {value: fmean(darker) for value, darker in seen.items()}
+    dark = [value for value, darker in means.items() if darker >= _SURELY_DARKER]
+    if len(means) > 1 and len(dark) == 1:
+        others = ", ".join(f"{value}: {darker:.0%}" for value, darker in means.items() if value not in dark)
+        cause = (
+            f"{dark[0]} is likely crack: {means[dark[0]]:.0%} of what is around it is brighter (of what is around "
+            f"{others})"
+        )
+        yield Finding("note", "likely_crack", cause, (), f"`data.mask.crack_values=[{dark[0]}]`; see `--preview FILE`")
 
 
 def _of_modes(pairs: Sequence[Pair], facts: Sequence[PairFacts], label: Label) -> Iterator[Finding]:

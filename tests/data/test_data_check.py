@@ -179,6 +179,8 @@ def test_a_set_is_read_as_most_of_its_masks_want_and_the_setting_is_named(
         assert found.crack_share is None
         [finding] = [finding for finding in found.findings if finding.kind == "masks"]
         assert "`data.mask.crack_values=[204]` or `data.mask.crack_values=[255]`" in finding.remedy
+        [likely] = [finding for finding in found.findings if finding.kind == "likely_crack"]
+        assert likely.cause.startswith("255 is likely crack: 100% of what is around it is brighter")
         return
     assert found.crack_share is not None
     assert 0.06 < found.crack_share.p50 < 0.14
