@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SOME_UNREADABLE = 3
 INTERRUPTED = 130
+LONGEST_NAME = 48  # in the table; the CSV and --json have it whole
 
 
 def predict(
@@ -38,6 +39,7 @@ def predict(
     _check(run, photos, out, threshold, mm_per_px, profile)  # most mistakes are in here, and are told before torch
     console.say("loading torch and friends ...")
     from crack_sweeps.deploy.predict import Began, nothing_readable, predicting
+    from crack_sweeps.specs.words import printable
 
     predictions: list[PhotoPrediction] = []
     num_photos = 0
@@ -62,7 +64,7 @@ def predict(
                 else:
                     predictions.append(update)
                     if update.error is not None:
-                        console.warn(f"{update.error}; skipped")
+                        console.warn(f"{printable(update.error)}; skipped")
                 bar.update("predicting photos", len(predictions), num_photos)
     except KeyboardInterrupt:
         console.say(f"interrupted: the results of {len(predictions)} of {num_photos} photos are in {out}")
@@ -73,7 +75,7 @@ def predict(
     _print(predictions, mm_per_px, as_json=json)
     console.say(f"\nprobability/, mask/, overlay/ and cracks.csv of {_count(len(predictions) - len(failed))} in {out}")
     if failed:
-        console.say(f"{_count(len(failed))} skipped: {', '.join(Path(one.photo).name for one in failed)}")
+        console.say(f"{_count(len(failed))} skipped: {', '.join(_name(one) for one in failed)}")
         raise typer.Exit(SOME_UNREADABLE)
 
 
@@ -105,7 +107,7 @@ def _print(predictions: Sequence[PhotoPrediction], mm_per_px: float | None, *, a
     rows: list[tuple[str, ...]] = []
     for one in predictions:
         if one.crack_share is None:
-            rows.append((Path(one.photo).name, "not read", "", "", ""))
+            rows.append((_name(one), "not read", "", "", ""))
             continue
         figures = (
             (one.crack_length_px, one.crack_width_px, one.crack_max_width_px)
@@ -113,8 +115,16 @@ def _print(predictions: Sequence[PhotoPrediction], mm_per_px: float | None, *, a
             else (one.crack_length_mm, one.crack_width_mm, one.crack_max_width_mm)
         )
         sizes = ("" if figure is None else f"{figure:,.1f} {unit}" for figure in figures)
-        rows.append((Path(one.photo).name, f"{one.crack_share:.2%}", *sizes))
+        rows.append((_name(one), f"{one.crack_share:.2%}", *sizes))
     console.print_table(console.Table(columns, rows))
+
+
+def _name(prediction: PhotoPrediction) -> str:
+    """The photo's name on one line, with its middle left out where it is very long."""
+    from crack_sweeps.specs.words import printable
+
+    name = printable(Path(prediction.photo).name)
+    return name if len(name) <= LONGEST_NAME else f"{name[:30]}…{name[-(LONGEST_NAME - 31) :]}"
 
 
 def _count(number: int) -> str:

@@ -39,7 +39,8 @@ def find_photos(photos: Path) -> list[Path]:
     except OSError as error:
         hint = "give yourself the right to read the folder"
         raise DataError(f"{shown}: cannot be listed ({error.strerror})", hint=hint) from error
-    found = [Path(photos, e.name) for e in visible if e.is_file() and Path(e.name).suffix.lower() in IMAGE_SUFFIXES]
+    # A link that leads nowhere is named when it is read, like any photo that cannot be.
+    found = [Path(photos, e.name) for e in visible if not e.is_dir() and Path(e.name).suffix.lower() in IMAGE_SUFFIXES]
     if found:
         return found
     deeper = next((Path(photos, e.name) for e in visible if e.is_dir() and _has_photos(Path(photos, e.name))), None)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,3 +150,14 @@ def test_weights_that_are_gone_damaged_or_of_another_network_are_named(workshop:
     answer = sweeps("evaluate", "toy/0", "--split", "val")
     assert_one_line(answer)
     assert f"{best}: the run's best weights are gone" in answer.err
+
+
+@pytest.mark.parametrize("command", [["evaluate", "toy/0"], ["predict", "toy/0", "nothing", "--out", "out"]])
+def test_a_mistake_is_told_before_torch_is_loaded(workshop: Workshop, command: list[str]) -> None:
+    code = "import sys; from crack_sweeps.cli.app import run_command_line; code = run_command_line(sys.argv[1:]);"
+    code += "print(code, 'torch' in sys.modules, 'cv2' in sys.modules)"
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], capture_output=True, text=True, check=True, env=environ
+    )
+    assert done.stdout == "2 False False\n", done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,6 +139,20 @@ def test_unreadable_photos_are_named_the_others_done_and_the_exit_code_says_so(
     assert "2 photos skipped: b.jpg, c.png" in answer.err
     assert sorted(path.name for path in Path("out/mask").iterdir()) == ["a.png", "d.png"]
     assert len(Path("out/cracks.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="names and links of POSIX")
+def test_names_that_no_terminal_shows_are_told_on_one_line(sweeps: Callable, stand_in: None) -> None:
+    photo_of_a_bar(Path("in/a\nb.png"))
+    photo_of_a_bar(Path("in", "x" * 200 + ".png"))
+    Path("in/link.png").symlink_to("nowhere")
+    answer = sweeps("predict", "toy/0", "in", "--out", "out", "--threshold", "0.5")
+    assert answer.code == 3, answer.err
+    assert len(answer.out.splitlines()) == 4
+    assert "a\\nb.png" in answer.out
+    assert max(map(len, answer.out.splitlines())) < 110
+    assert "in/link.png: no such file" in answer.err
+    assert [path.parent.name for path in sorted(Path("out").rglob("a_b.*"))] == ["mask", "overlay", "probability"]
 
 
 def test_nothing_readable_is_a_mistake(sweeps: Callable, stand_in: None) -> None:
