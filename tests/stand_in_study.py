@@ -184,10 +184,14 @@ class Bench:
         bytes_of: Callable[[Experiment], int] = lambda _: 1 << 20,
         budget_bytes: int = 1 << 30,
         slots: Sequence[Slot] = (Slot(None, 0, "host memory", 8 << 30, 8 << 30, 1),),
+        look: Callable[[], Sequence[Slot]] | None = None,
         stop: Callable[[], str | None] = lambda: None,
         on_update: Callable[[Any], None] = lambda _: None,
     ) -> tuple[list[Any], StandInExecutor, StudyFolder]:
-        """All updates, the executor, and the study's folder; `on_update` hears each update as it comes."""
+        """All updates, the executor, and the study's folder; `on_update` hears each update as it comes.
+
+        Slots are as given, or as `look` finds them each time.
+        """
         photos = open_photos(study.arms[0].base.data, root=Path("artifacts"))
         folder = open_folder(study, identity(study, photos.digest), {}).folder
         outputs = Path("artifacts/outputs")
@@ -197,7 +201,7 @@ class Bench:
                 store,
                 trials,
                 StandInForecaster(bytes_of),  # type: ignore[arg-type]
-                Packer(lambda: slots, jobs=study.spec.jobs),
+                Packer(look or (lambda: slots), jobs=study.spec.jobs),
                 Calibration("stand-in", 0, 0, None),
                 "cpu",
             )
