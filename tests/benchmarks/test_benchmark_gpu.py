@@ -26,7 +26,7 @@ REPO = Path(__file__).resolve().parents[2]
 MOST_WAITING = 0.05  # share of the step
 LEAST_GAIN = 3.0  # trials an hour, packed against one after another
 NUM_EPOCHS = 6  # the first of which starts the loader processes and is left out
-STUDY_S = 45.0  # of launching trials
+STUDY_S = 35.0  # of launching trials
 NUM_PHOTOS = 24  # of a small study
 
 # A small trial: the hybrid of a quick look, 60 steps of 8 crops. Nothing is pruned, so that all cost the same.
@@ -317,7 +317,7 @@ def loader(photos: str) -> dict[str, Any]:
     images = sorted((Path(photos) / "train_img").glob("*.jpg"))[:100]
     listed = [Photo(p.stem, p, Path(photos) / "train_lab" / f"{p.stem}.png", "train", p.stem) for p in images]
     found = {}
-    for workers in sorted({1, *(n for n in (4, 8, 12, 16) if n <= usable_cpus())}):
+    for workers in sorted({1, *(n for n in (8, 16) if n <= usable_cpus())}):
         source = CropDataset(
             listed,
             ResolvedMaskRule(crack_values=(255,)),

@@ -23,7 +23,7 @@ from crack_sweeps.study.calibration import DEFAULTS, MAX_OVER, MAX_UNDER, Measur
 
 REPO = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
-AT_ONCE = 6  # processes; none of them computes much
+AT_ONCE = 8  # processes; none of them computes much
 
 SWIN = "model.encoder_cfg.model_name=swinv2_{}_window16_256"
 CHECKPOINTED = "training.activation_checkpointing=true"
