@@ -53,7 +53,7 @@ GIB = 1 << 30
 RULE = ResolvedMaskRule(crack_values=(255,))
 
 
-def draw_photos(folder: Path, num_photos: int, size: tuple[int, int] = (64, 96)) -> list[Path]:
+def draw_photos(folder: Path, num_photos: int, size: tuple[int, int]) -> list[Path]:
     """Grey photos with a dark crack each, and beside each its mask."""
     folder.mkdir(parents=True, exist_ok=True)
     rng, height, width = np.random.default_rng(1), *size
@@ -86,7 +86,15 @@ class ReportedStudy:
     rng: np.random.Generator
 
     @classmethod
-    def begun(cls, *, arms: int = 3, num_val: int = 12, num_test: int = 10, profile: str = "none") -> ReportedStudy:
+    def begun(
+        cls,
+        *,
+        arms: int = 3,
+        num_val: int = 12,
+        num_test: int = 10,
+        size: tuple[int, int] = (64, 96),
+        profile: str = "none",
+    ) -> ReportedStudy:
         """A study in which nothing has been trained."""
         STUDIES.mkdir(exist_ok=True)
         (STUDIES / "made.yaml").write_text(SPEC)
@@ -101,7 +109,7 @@ class ReportedStudy:
         (folder.path / "data.json").write_text(json.dumps({**data, "warnings": [], "leaked_test": []}))
         append(folder.events, "created", run="made", experiment="made")
         append(folder.events, "attempt", attempt=1, trials=12, gpu_hours=None, **_told())
-        paths = draw_photos(Path("photos"), num_val + num_test)
+        paths = draw_photos(Path("photos"), num_val + num_test, size)
         split = ["val"] * num_val + ["test"] * num_test
         photos = [
             Photo(p.stem, p, p.with_name(f"{p.stem}_mask.png"), s, p.stem) for p, s in zip(paths, split, strict=True)
@@ -115,12 +123,12 @@ class ReportedStudy:
 
     # --- trials ---
 
-    def search(self, num_trials: int = 12) -> None:
+    def search(self, num_trials: int = 12, *, scored: bool = True) -> None:
         """Trials of every arm, some of them stopped, rejected or failed."""
         for number in range(num_trials):
             for arm in self.study.arms:
                 outcome = {3: "pruned", 5: "rejected", 6: "pruned", 8: "failed", 9: "out_of_memory"}.get(number % 12)
-                self.trial(arm, number, outcome or "complete")
+                self.trial(arm, number, outcome or "complete", scored=scored)
 
     def trial(self, arm: Arm, number: int, outcome: Any, *, scored: bool = True, **facts: Any) -> None:
         """One trial of the search."""
