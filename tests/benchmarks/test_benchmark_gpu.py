@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(420)]
 REPO = Path(__file__).resolve().parents[2]
 MOST_WAITING = 0.05  # share of the step
 LEAST_GAIN = 3.0  # trials an hour, packed against one after another
-NUM_EPOCHS = 6  # the first of which starts the loader processes and is left out
+NUM_EPOCHS = 4  # the first of which starts the loader processes and is left out
 STUDY_S = 35.0  # of launching trials
 NUM_PHOTOS = 24  # of a small study
 
