@@ -289,6 +289,21 @@ def test_one_arm_without_finalists_is_judged_on_validation_and_it_says_so(begin:
     assert "the only arm" in said
 
 
+def test_arms_that_drew_no_photo_in_common_are_shown_by_what_the_leader_drew(begin: Begin) -> None:
+    study = begin(arms=2)
+    study.search(1)
+    for arm in study.study.arms:
+        study.finalists(1, arms=[arm.name])
+    for run in Path("artifacts/outputs").glob("*resnet50.final*"):
+        for picture in (run / "predictions").glob("shared-0[1-4]*"):
+            picture.unlink()
+    for run in Path("artifacts/outputs").glob("*small.final*"):
+        (run / "predictions" / "shared-05-p04.png").unlink()
+    said = words(study)
+    assert "No photo was drawn for every arm; these are the best" in said
+    assert "not drawn" in said
+
+
 def test_an_arm_that_lacks_its_finalist_is_named(begin: Begin) -> None:
     study = begin()
     study.search(4)
@@ -330,7 +345,7 @@ def test_a_study_that_was_interrupted_says_how_it_goes_on(begin: Begin) -> None:
     study.end("KILLED", "SIGTERM")
     said = words(study)
     assert "the study was stopped before its end (SIGTERM): 1 of 12 trials of unet_small have trained" in said
-    assert "`sweeps study made --profile none` goes on with it" in said
+    assert "sweeps study made --profile none goes on with it" in said
 
 
 def test_runs_whose_directories_are_gone_cost_their_figures_and_nothing_else(begin: Begin) -> None:
@@ -347,6 +362,18 @@ def test_runs_whose_directories_are_gone_cost_their_figures_and_nothing_else(beg
     assert "No complete training has its log in place" in said
     assert "The directories of the runs are not here" in said
     assert "A step is the best value so far" in said
+
+
+@pytest.mark.parametrize("file", ["events.jsonl", "curve.json", "scores.parquet", "environment.json"])
+def test_a_damaged_file_of_a_run_costs_its_part_and_is_named_there(begin: Begin, file: str) -> None:
+    study = begin(arms=1)
+    for number in range(3):
+        study.trial(study.study.arms[0], number, "complete")
+    for run in Path("artifacts/outputs").iterdir():
+        (run / file).write_bytes(b"no JSON\n")
+    said = words(study)
+    assert f"{file}: " in said
+    assert "All trials" in said
 
 
 def test_a_quick_look_is_called_one(begin: Begin) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import pyarrow.parquet
 from PIL import Image
 
 from crack_sweeps.evaluation.overlay_panels import Overlay, find_overlays
+from crack_sweeps.leaderboard.images import read_scores
 from crack_sweeps.leaderboard.report.findings import Findings
 from crack_sweeps.runs.directory import RunDirectory
 
@@ -56,12 +56,14 @@ class Gallery:
     Args:
         leader: The arm that they were picked by.
         num_candidates: Photos that they were picked from.
+        drawn_by_all: Every arm with pictures drew these; else they are those that the leader drew.
         photographs: Best, median, worst, as far as there are so many.
         lacking: Arms that drew none of them.
     """
 
     leader: str
     num_candidates: int
+    drawn_by_all: bool
     photographs: Sequence[Photograph]
     lacking: Sequence[str]
 
@@ -90,6 +92,7 @@ def gallery(findings: Findings) -> Gallery | None:
     return Gallery(
         leader=leader,
         num_candidates=len(candidates),
+        drawn_by_all=bool(shared),
         photographs=[Photograph(kind, name, _panels(name, leader, drawn)) for kind, name in picked],
         lacking=[arm for arm in findings.chosen if arm not in drawn],
     )
@@ -98,16 +101,13 @@ def gallery(findings: Findings) -> Gallery | None:
 def _first_drawn(runs: Sequence[RunDirectory]) -> _Drawn | None:
     """The first training that kept pictures of photos that it scored."""
     for run in runs:
-        if not run.scores.is_file():
-            continue
-        table = pyarrow.parquet.read_table(
-            run.scores, columns=["name", "crack_iou", "empty_mask", "empty_prediction"]
-        ).to_pylist()
-        scores = {row["name"]: row["crack_iou"] for row in table}
-        overlays = {overlay.photo: overlay for overlay in find_overlays(run.predictions) if overlay.photo in scores}
-        if overlays:
-            blank = frozenset(row["name"] for row in table if row["empty_mask"] and row["empty_prediction"])
-            return _Drawn(overlays, scores, blank)
+        overlays = {overlay.photo: overlay for overlay in find_overlays(run.predictions)}
+        if overlays and run.scores.is_file():
+            counts = read_scores([run.scores]).counts
+            scores = dict(zip(counts.names, counts.scores("crack_iou")[:, 0].tolist(), strict=True))
+            nothing_I = (counts.tp_IS + counts.fp_IS + counts.fn_IS)[:, 0] == 0
+            blank = frozenset(name for name, nothing in zip(counts.names, nothing_I, strict=True) if nothing)
+            return _Drawn({name: seen for name, seen in overlays.items() if name in scores}, scores, blank)
     return None
 
 

@@ -6,12 +6,15 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
+from crack_sweeps.errors import UserError
 from crack_sweeps.leaderboard.report.findings import Findings
 from crack_sweeps.leaderboard.report.plots import Plot, Trace, axis, hover, panels, shade
 from crack_sweeps.leaderboard.report.words import settings_lines
 from crack_sweeps.runs.directory import RunDirectory
 from crack_sweeps.runs.events import read_events
 from crack_sweeps.study.ledger import Row
+
+CROWDED = 60  # trials of an arm, above which marks are small
 
 
 def best_so_far(findings: Findings) -> Plot | None:
@@ -51,31 +54,31 @@ def _course(
     placed = list(zip(rows, places, strict=True))
     done = [(row, x) for row, x in placed if row["outcome"] == "complete" and row["value"] is not None]
     stopped = [(row, x) for row, x in placed if row["outcome"] == "pruned" and row["last_value"] is not None]
+    size = 6.5 if len(rows) <= CROWDED else 4.5
     if stopped:
         yield {
             **_points(stopped, "last_value", "stopped"),
-            "marker": {"symbol": "x-thin", "size": 6, "line": {"color": shade(colour, 0.45), "width": 1.3}},
+            "marker": {"symbol": "x-thin", "size": size, "line": {"color": shade(colour, 0.45), "width": 1.3}},
             **where,
         }
     if not done:
         return
-    best = accumulate((row["value"] for row, _ in done), max if findings.sign > 0 else min)
-    steps = list(best)
+    yield {
+        **_points(done, "value", "complete"),
+        "marker": {"symbol": "circle-open", "size": size, "line": {"width": 1.3}, "color": colour},
+        **where,
+    }
+    best = list(accumulate((row["value"] for row, _ in done), max if findings.sign > 0 else min))
     yield {
         "type": "scatter",
         "mode": "lines",
         "name": arm,
         "x": [*(x for _, x in done), places[-1]],
-        "y": [*steps, steps[-1]],
-        "line": {"color": colour, "width": 2.2, "shape": "hv"},
+        "y": [*best, best[-1]],
+        "line": {"color": colour, "width": 2.4, "shape": "hv"},
         "hoverinfo": "skip",
         **where,
         "showlegend": legend,
-    }
-    yield {
-        **_points(done, "value", "complete"),
-        "marker": {"symbol": "circle-open", "size": 6.5, "line": {"width": 1.4}, "color": colour},
-        **where,
     }
 
 
@@ -125,7 +128,7 @@ def learning_curves(findings: Findings) -> Plot | None:
         "them best: these figures show whether training had settled, and differ from those of the table.",
         traces=traces,
         layout={
-            "xaxis": axis("epoch", range=[0, longest + 0.5]),
+            "xaxis": axis("epoch", range=[0, longest + 0.5], **({"dtick": 1} if longest <= 12 else {})),
             "yaxis": axis(findings.metric),
         },
         height=320,
@@ -134,8 +137,8 @@ def learning_curves(findings: Findings) -> Plot | None:
 
 def _epochs(run: RunDirectory, metric: str) -> dict[int, float]:
     """The objective after each epoch."""
-    return {
-        event["epoch"]: event["metrics"][metric]
-        for event in read_events(run.events)
-        if event["kind"] == "epoch" and event["metrics"].get(metric) is not None
-    }
+    try:
+        epochs = [event for event in read_events(run.events) if event["kind"] == "epoch"]
+    except ValueError as error:
+        raise UserError(f"{run.events}: is damaged ({error})") from error
+    return {e["epoch"]: e["metrics"][metric] for e in epochs if e["metrics"].get(metric) is not None}

@@ -59,7 +59,7 @@ def trade_offs(findings: Findings) -> Plot | None:
     for place, (points, title, better) in enumerate(sides):
         suffix = "" if place == 0 else "2"
         traces += _trade_off(findings, points, better, suffix)
-        layout[f"xaxis{suffix}"] = axis(title, domain=list(domains[place]), anchor=f"y{suffix}", rangemode="tozero")
+        layout[f"xaxis{suffix}"] = axis(title, domain=list(domains[place]), anchor=f"y{suffix}")
         layout[f"yaxis{suffix}"] = axis(findings.metric if place == 0 else "", anchor=f"x{suffix}")
         if place:
             layout["yaxis2"] |= {"matches": "y", "showticklabels": False}
@@ -301,14 +301,14 @@ def sum_of(curves: Sequence[tuple[PixelCounts, float]], side: str) -> Any:
 
 
 def _curve(counts: PixelCounts) -> dict[str, list[Any]]:
-    """Recall and precision at the thresholds at which anything is called a crack."""
+    """Recall and precision at the thresholds at which any crack is found: above them there is nothing to be right."""
     swept = counts.sweep()
     scores = metrics(swept)
-    claimed = np.flatnonzero(swept.tp + swept.fp > 0)
+    found = np.flatnonzero(swept.tp > 0)
     return {
-        "x": [round(float(scores["recall"][at]), 4) for at in claimed],
-        "y": [round(float(scores["precision"][at]), 4) for at in claimed],
-        "text": [f"{(at + 1) / 100:.2f}" for at in claimed.tolist()],
+        "x": [round(float(scores["recall"][at]), 4) for at in found],
+        "y": [round(float(scores["precision"][at]), 4) for at in found],
+        "text": [f"{(at + 1) / 100:.2f}" for at in found.tolist()],
     }
 
 

@@ -192,13 +192,14 @@ def _key(colour: str, word: str) -> Html:
 
 
 def _how_picked(found: Gallery) -> str:
-    said = (
-        f"Of {counted(found.num_candidates, 'validation photo')} that every arm drew, those on which {found.leader} "
-        "did best, middling and worst; of each arm the first training that kept pictures. A click enlarges."
-    )
-    if found.num_candidates and found.lacking:
-        said += f" Without pictures: {', '.join(found.lacking)}."
-    return said
+    photos = counted(found.num_candidates, "validation photo")
+    if found.drawn_by_all:
+        said = f"Of {photos} that every arm drew, those on which {found.leader} did best, middling and worst"
+    else:
+        said = f"No photo was drawn for every arm; these are the best, a middling and the worst of {photos} that "
+        said += f"{found.leader} drew (when finalists end, all of them draw the same photos)"
+    said += ". Of each arm the first training that kept pictures. A click enlarges."
+    return said + (f" Without pictures: {', '.join(found.lacking)}." if found.lacking else "")
 
 
 # --- results -------------------------------------------------------------------------------------

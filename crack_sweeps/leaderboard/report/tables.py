@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from crack_sweeps.leaderboard.board import Board
 from crack_sweeps.leaderboard.report.findings import Findings
 from crack_sweeps.leaderboard.report.markup import Html, joined, tag
-from crack_sweeps.leaderboard.report.words import figure, memory, number, signed
+from crack_sweeps.leaderboard.report.words import figure, likelihood, memory, number, signed
 from crack_sweeps.leaderboard.rows import BoardRow
 from crack_sweeps.leaderboard.statistics import Figure
 
@@ -135,7 +135,7 @@ def _board_row(findings: Findings, board: Board, row: BoardRow, ends: tuple[floa
         ),
         _figure_cell(row, "crack_iou"),
         Cell(interval_bar(row, board.sort, ends, findings.colour(row.arm)), value=getattr(row, board.sort)),
-        Cell(against_leader(row, board), _difference(row), "; ".join(row.notes)),
+        Cell(against_leader(row, board), _difference(row)),
         _figure_cell(row, "crack_iou_image"),
         _figure_cell(row, "crack_f1"),
         _figure_cell(row, "crack_f1_image"),
@@ -166,7 +166,7 @@ def _figure_cell(row: BoardRow, name: Figure) -> Cell:
 def against_leader(row: BoardRow, board: Board) -> str:
     """How a row compares with the leader, in words."""
     if row.rank is None:
-        return "not ranked"
+        return "; ".join(note for note in row.notes if note) or "not ranked"
     if row is board.ranked[0]:
         return "leads"
     said = "cannot be told from it" if row.tied_with_leader else "behind"
@@ -175,7 +175,7 @@ def against_leader(row: BoardRow, board: Board) -> str:
     told = f"{said}: {row.difference:.3f} less"
     if row.difference_low is not None and row.difference_high is not None:
         told += f" ({signed(row.difference_low)} to {signed(row.difference_high)})"
-    return told + (f", p = {row.p_value:.2g}" if row.p_value is not None else "")
+    return told if row.p_value is None else f"{told}, {likelihood(row.p_value)}"
 
 
 def _difference(row: BoardRow) -> float | str:

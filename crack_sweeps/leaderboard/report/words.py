@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from crack_sweeps.console import human_bytes
+from crack_sweeps.leaderboard.wording import TINY
 from crack_sweeps.specs.study import unfrozen
 from crack_sweeps.specs.words import shown
 from crack_sweeps.study.scales import short_names
@@ -22,6 +23,11 @@ def figure(value: float | None) -> str:
 def signed(value: float) -> str:
     """A difference: three decimals, with a minus that is as wide as a plus."""
     return f"{value:.3f}".replace("-", "−")
+
+
+def likelihood(p_value: float) -> str:
+    """A p-value as the leaderboard's sentence has it."""
+    return f"p < {TINY}" if p_value < TINY else f"p {p_value:.3f}"
 
 
 def hours(seconds: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +14,7 @@ from crack_sweeps.errors import UserError
 from crack_sweeps.leaderboard.report.answer import answer, caveats, of_what
 from crack_sweeps.leaderboard.report.findings import Findings, read_findings
 from crack_sweeps.leaderboard.report.markup import Html, joined, script_json, tag
-from crack_sweeps.leaderboard.report.sections import Page, sections
+from crack_sweeps.leaderboard.report.sections import Page, Section, sections
 from crack_sweeps.leaderboard.report.words import counted
 from crack_sweeps.study.folder import StudyFolder, find_study
 
@@ -56,7 +56,7 @@ def page(findings: Findings) -> str:
     """The whole file."""
     making = Page(findings)
     body = [
-        tag("section", tag("h2", heading, id=anchor), *content(making))
+        tag("section", tag("h2", heading, id=anchor), *_content(content, making))
         for anchor, (heading, content) in sections().items()
     ]
     title = f"{findings.name}: report"
@@ -87,6 +87,14 @@ def page(findings: Findings) -> str:
     return f"<!doctype html>\n{whole}\n"
 
 
+def _content(section: Section, making: Page) -> Iterator[Html]:
+    """A section, up to the first file of a run that is damaged: that costs its figure, and is said in its place."""
+    try:
+        yield from section(making)
+    except UserError as error:
+        yield tag("p", f"What belongs here is missing: {error.message}.", class_="missing")
+
+
 def _header(findings: Findings) -> Html:
     trainings = counted(len(findings.records.trials), "training")
     over = f"{of_what(findings)}; {counted(len(findings.arms), 'arm')}, {trainings}"
@@ -95,7 +103,7 @@ def _header(findings: Findings) -> Html:
         "header",
         tag("p", over, class_="over"),
         tag("h1", _with_bold(answer(findings), [arm.name for arm in findings.arms])),
-        tag("ul", *(tag("li", caveat) for caveat in warned), class_="caveats") if warned else Html(),
+        tag("ul", *(tag("li", _with_code(caveat)) for caveat in warned), class_="caveats") if warned else Html(),
         tag("nav", *(tag("a", heading, href=f"#{anchor}") for anchor, (heading, _) in sections().items())),
     )
 
@@ -104,6 +112,11 @@ def _with_bold(text: str, names: Sequence[str]) -> Html:
     """The text with these names in it set in bold."""
     parts = re.split(f"({'|'.join(re.escape(name) for name in sorted(names, key=len, reverse=True))})", text)
     return joined(tag("b", part) if part in names else part for part in parts)
+
+
+def _with_code(text: str) -> Html:
+    """The text with what stands in backticks set as code."""
+    return joined(tag("code", part) if at % 2 else part for at, part in enumerate(text.split("`")))
 
 
 def _footer(findings: Findings) -> Html:
