@@ -14,6 +14,7 @@ from typing import Any
 import plotly.graph_objects
 import pytest
 
+from crack_sweeps.cli.app import run_command_line
 from crack_sweeps.errors import UserError
 from crack_sweeps.leaderboard.artifacts import write_artifacts
 from crack_sweeps.leaderboard.report.findings import read_findings
@@ -419,6 +420,30 @@ def test_a_place_that_cannot_be_written_is_an_error_that_names_it(begin: Begin, 
     study = begin(arms=1)
     with pytest.raises(UserError, match=re.escape(str(where))):
         write_report(study.folder, where)
+
+
+def test_the_command_prints_the_path_and_nothing_else_on_stdout(begin: Begin, capsys: Any) -> None:
+    begin(arms=1)
+    assert run_command_line(["report"]) == 0
+    said = capsys.readouterr()
+    assert said.out == f"{Path('studies/made/report.html')}\n"
+    assert re.fullmatch(r"study made, \d\.\d MiB: open it in any browser\n", said.err)
+    assert run_command_line(["report", "made", "--out", "elsewhere.html"]) == 0
+    assert capsys.readouterr().out == "elsewhere.html\n"
+    assert Path("elsewhere.html").is_file()
+
+
+def test_a_study_that_does_not_exist_is_the_users_mistake(begin: Begin, capsys: Any) -> None:
+    begin(arms=1)
+    assert run_command_line(["report", "mad"]) == 2
+    assert capsys.readouterr().err == "error: no study is named `mad`\n\nhint: did you mean made?\n"
+
+
+def test_a_report_is_written_from_python_by_a_studys_name(begin: Begin) -> None:
+    import crack_sweeps
+
+    begin(arms=1)
+    assert crack_sweeps.write_report("made").is_file()
 
 
 def test_a_damaged_ledger_is_named(begin: Begin) -> None:
