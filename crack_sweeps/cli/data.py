@@ -65,7 +65,12 @@ def import_(
     name: Annotated[str, typer.Option("--as", metavar="NAME", help="The name that --data and data.path know it by.")],
     overrides: Annotated[list[str] | None, _OVERRIDES] = None,
     preset: Annotated[
-        str | None, typer.Option(metavar="SET", help="A public set whose masks and names are known: crack500, say.")
+        str | None,
+        typer.Option(
+            metavar="SET",
+            help="Whose masks and names these are: deepcrack, crack500, crackforest, crackmap, nha12d, uav75, sut130, "
+            "masonry, asphaltcrack300, crackseg9k or plain.",
+        ),
     ] = None,
     groups: Annotated[
         Path | None, typer.Option(metavar="FILE", help="CSV that names the photo of each `file`; else PATH/groups.csv.")

@@ -31,7 +31,9 @@ def run(
     config_override: Annotated[
         list[str] | None, typer.Option("--config-override", metavar="KEY=VALUE", help="The same thing spelled out.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of photos and masks; without it, the built-in set.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of photos and masks, or an imported set; else the built-in photos.")
+    ] = None,
     profile: Annotated[str, typer.Option(help="auto, cpu, gpu-8gb, gpu-24gb or gpu-80gb.")] = "auto",
     seed: Annotated[str | None, typer.Option(metavar="N", help="Seed of weights, order, crops, augmentation.")] = None,
     dry_run: Annotated[

@@ -60,7 +60,9 @@ def study(
     gpu_hours: Annotated[
         str | None, typer.Option(metavar="H", help="Hours of training over all trials, after which none begins.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Folder of photos and masks; without it, the built-in set.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of photos and masks, or an imported set; else the built-in photos.")
+    ] = None,
     profile: Annotated[str, typer.Option(help="auto, cpu, gpu-8gb, gpu-24gb or gpu-80gb.")] = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be done; train and write nothing.")

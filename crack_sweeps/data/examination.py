@@ -26,6 +26,7 @@ THUMB_PX = 32
 # The ring around a crack that it is compared with: near enough to be lit alike, and clear of a crack drawn too thin.
 _NEAR_PX, _FAR_PX = 5, 31
 _MATLAB = "MATLAB"
+_MOST_KEPT = 256
 _MOST_LABELS = 8  # more values are shades, and no class of their own
 
 
@@ -74,7 +75,7 @@ class MaskFacts:
         size: As people see it, upright.
         mode: As Pillow names it, or MATLAB.
         digest: SHA-256 of the file.
-        counts: Pixels by value; empty for a mask in colour that no channel was chosen for.
+        counts: Pixels by value, of the commonest 256; empty for a mask in colour that no channel was chosen for.
         oddity: What is wrong with it.
         share: Share of crack; None where the rule does not read it.
         widths_px: Pixels of the centre line by the crack's width there; empty where widths were not measured.
@@ -158,14 +159,15 @@ def _look_at_mask(path: Path, rule: ResolvedMaskRule | None, *, widths: bool) ->
         coloured = colour_oddity(describe(count_colours(values)), colour_remedy([values]))
         return MaskFacts(size, mode, digest, Counter(), coloured, None, Counter()), None
     counts = count_values(values)
+    kept = Counter(dict(counts.most_common(_MOST_KEPT)))  # the facts of all masks are held in memory together
     if rule is None:
-        return MaskFacts(size, mode, digest, counts, None, None, Counter()), values
+        return MaskFacts(size, mode, digest, kept, None, None, Counter()), values
     odd = oddity_of(counts, rule)
     if odd is not None:
-        return MaskFacts(size, mode, digest, counts, odd, None, Counter()), None
+        return MaskFacts(size, mode, digest, kept, odd, None, Counter()), None
     crack_HW: UInt8[np.ndarray, "H W"] = value_table(rule)[values]
     widths_px = _count_widths(crack_HW) if widths else Counter[float]()
-    return MaskFacts(size, mode, digest, counts, None, float(crack_HW.mean()), widths_px), values
+    return MaskFacts(size, mode, digest, kept, None, float(crack_HW.mean()), widths_px), values
 
 
 def _count_widths(crack_HW: UInt8[np.ndarray, "H W"]) -> Counter[float]:

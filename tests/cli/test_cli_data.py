@@ -135,3 +135,10 @@ def test_a_check_loads_no_torch(photos: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_help_names_every_preset(sweeps: Callable) -> None:
+    from crack_sweeps.data.presets import PRESETS
+
+    said = " ".join(sweeps("data", "import", "--help").out.split())
+    assert all(preset in said for preset in PRESETS)
