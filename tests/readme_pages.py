@@ -22,7 +22,7 @@ ROOMS_OF_WORK = (
     "deploy",
 )
 LAYERS = ("errors", "durable", "console", *ROOMS_OF_WORK)
-ROOMS = (*LAYERS, "doctor", "api", "search", "cli")
+ROOMS = (*LAYERS, "doctor", "api", "search", "scoring", "cli")
 
 
 def commands_page() -> str:
