@@ -240,7 +240,7 @@ class StudyReader:
             hours=self._seconds / 3600,
             max_hours=budget["gpu_hours"],
             seconds_left=left,
-            go_on=go_on_command(self.study),
+            go_on=go_on_command(self.study, budget),
         )
 
     @property
@@ -428,13 +428,20 @@ def seconds_left(
     return work_s / max(jobs, 1)
 
 
-def go_on_command(study: ResolvedStudy) -> str:
-    """What goes on with a study: its settings must be the same, its budget may be another."""
+def go_on_command(study: ResolvedStudy, budget: Mapping[str, Any] | None = None) -> str:
+    """What goes on with a study: its settings must be the same, its budget may be another.
+
+    Args:
+        study: As it began.
+        budget: What the last command was to spend; None leaves that to whoever types.
+    """
     import shlex
 
     by_name = {file.name: file.path for file in list_studies()}
     named = study.source.stem if by_name.get(study.source.stem) == study.source else str(study.source)
-    return shlex.join(["sweeps", "study", named, *study.overrides, "--profile", study.profile])
+    spent = [(f"--{key.replace('_', '-')}", f"{value}") for key, value in (budget or {}).items() if value is not None]
+    flags = [word for flag in spent for word in flag]
+    return shlex.join(["sweeps", "study", named, *study.overrides, "--profile", study.profile, *flags])
 
 
 def _events(path: Path, from_seq: int = 0) -> Iterator[Event]:

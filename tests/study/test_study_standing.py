@@ -160,7 +160,10 @@ def test_the_command_that_goes_on_names_settings_and_profile(toy: HandMadeStudy)
     from dataclasses import replace
 
     study = replace(toy.study, overrides=("training.epochs=3", "data.path=my photos"), profile="cpu")
-    assert go_on_command(study) == "sweeps study toy training.epochs=3 'data.path=my photos' --profile cpu"
+    plain = "sweeps study toy training.epochs=3 'data.path=my photos' --profile cpu"
+    assert go_on_command(study) == plain
+    budget = {"trials": 9, "baseline_trials": 0, "gpu_hours": None, "seeds": 3}
+    assert go_on_command(study, budget) == f"{plain} --trials 9 --baseline-trials 0 --seeds 3"
     assert go_on_command(replace(study, overrides=(), source=Path("x/mine.yaml"))).split()[2] == "x/mine.yaml"
 
 

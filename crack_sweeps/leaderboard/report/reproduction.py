@@ -37,7 +37,7 @@ def reproduction(findings: Findings) -> Iterator[Html]:
 
 def _commands(findings: Findings) -> Iterator[Html]:
     name, standing = shlex.quote(findings.name), findings.standing
-    told = [(f"{standing.go_on} --trials {standing.num_trials}", "the whole study, or what is left of it")]
+    told = [(standing.go_on, "the whole study, or what is left of it")]
     for row in findings.board.ranked if findings.board is not None else ():
         if row.run_dirs and row.kind in ("finalist", "trial"):
             seed = _trained(findings, row)["seed"]
