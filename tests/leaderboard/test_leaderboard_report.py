@@ -346,7 +346,7 @@ def test_a_study_that_was_interrupted_says_how_it_goes_on(begin: Begin) -> None:
     study.end("KILLED", "SIGTERM")
     said = words(study)
     assert "the study was stopped before its end (SIGTERM): 1 of 12 trials of unet_small have trained" in said
-    assert "sweeps study made --profile none goes on with it" in said
+    assert "sweeps study made --profile none --trials 12 --seeds 3 goes on with it" in said
 
 
 def test_runs_whose_directories_are_gone_cost_their_figures_and_nothing_else(begin: Begin) -> None:

@@ -89,7 +89,7 @@ def test_a_coordinator_that_died_leaves_an_interrupted_study_whose_trials_wait(t
     assert standing.coordinator.alive is False
     assert [trial.trial for trial in standing.running] == ["toy/0"]
     assert standing.seconds_left is None
-    assert standing.go_on == "sweeps study toy --profile none"
+    assert standing.go_on == "sweeps study toy --profile none --trials 8 --seeds 0"
 
 
 def test_a_coordinator_of_another_machine_may_live(toy: HandMadeStudy) -> None:
