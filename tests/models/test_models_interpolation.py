@@ -20,12 +20,42 @@ def both_gradients(x: Tensor, factor: int, align_corners: bool) -> tuple[Tensor,
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     raised, expected = _Bilinear.apply(ours, factor, align_corners), native(theirs)
     assert torch.equal(raised, expected)
-    weights = torch.randn(expected.shape, device=x.device).to(x.dtype).contiguous(memory_format=layout_of(x))
+    weights = summed_with(expected)
     raised.backward(weights)
     expected.backward(weights)
     assert ours.grad is not None
     assert theirs.grad is not None
     return ours.grad, theirs.grad
+
+
+def summed_with(raised: Tensor) -> Tensor:
+    """What the result is multiplied with before it is added up; the same for each type and device."""
+    weights = torch.randn(raised.shape, generator=torch.Generator().manual_seed(1)).to(raised.device, raised.dtype)
+    return weights.contiguous(memory_format=layout_of(raised))
+
+
+def exact_gradient_and_rounding(x: Tensor, factor: int, align_corners: bool) -> tuple[Tensor, Tensor]:
+    """The gradient in float64, and how far from it the two matrix products may lie by rounding alone, pixel by pixel.
+
+    A sum of n products in any order errs by at most n + 1 roundings of the sum of absolute values, one of the weights
+    included (Higham 2002, section 3.1). At most 2 (factor + 1) new pixels of a side take something of an old one. In
+    half precision both products are added up in float32; their results are rounded to it.
+    """
+    native = nn.Upsample(scale_factor=factor, mode="bilinear", align_corners=align_corners)
+    found = []
+    for change in (torch.Tensor.clone, torch.abs):
+        leaf = x.double().cpu().requires_grad_()
+        raised = native(leaf)
+        raised.backward(change(summed_with(raised.to(x.dtype)).double()))
+        found.append(leaf.grad)
+    exact, size = found
+    assert exact is not None
+    assert size is not None
+    half = torch.finfo(torch.float32).eps / 2
+    roundings = (1 + half) ** (2 * (2 * (factor + 1) + 1))
+    if x.dtype is not torch.float32:
+        roundings *= (1 + torch.finfo(x.dtype).eps / 2) ** 2
+    return exact, (roundings - 1) * size
 
 
 def layout_of(x: Tensor) -> torch.memory_format:
@@ -41,13 +71,21 @@ def test_the_gradient_is_torchs(factor, align_corners, layout):
     assert layout_of(ours) is layout_of(x)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("factor", "align_corners"), FACTORS)
+def test_it_is_exact_but_for_rounding(factor, align_corners, dtype):
+    """Torch's own is not: far from the left edge float32 knows the positions of its pixels to some millionths."""
+    x = torch.randn(1, 2, 32, 48, dtype=dtype)
+    ours, _ = both_gradients(x, factor, align_corners)
+    exact, bound = exact_gradient_and_rounding(x, factor, align_corners)
+    assert ((ours.double() - exact).abs() <= bound).all()
+
+
 def test_in_half_precision_it_is_as_near_to_the_true_gradient_as_torchs():
     for factor, align_corners in FACTORS:
         x = torch.randn(2, 8, 16, 16, dtype=torch.bfloat16)
-        torch.manual_seed(0)
         ours, theirs = both_gradients(x, factor, align_corners)
-        torch.manual_seed(0)
-        _, exact = both_gradients(x.double(), factor, align_corners)
+        exact, _ = exact_gradient_and_rounding(x, factor, align_corners)
         assert (ours - exact).abs().max() <= (theirs - exact).abs().max() + 2**-6 * exact.abs().max()
 
 
@@ -103,9 +141,13 @@ def test_on_a_gpu_values_are_the_native_kernels_and_gradients_the_same_bits_twic
     factor, align_corners, layout, dtype, monkeypatch
 ):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch refuses matrix products
+    torch.manual_seed(0)
     x = torch.randn(4, 24, 32, 48, device="cuda", dtype=dtype).contiguous(memory_format=layout)
-    ours, theirs = both_gradients(x, factor, align_corners)
-    torch.testing.assert_close(ours, theirs, **({} if dtype is torch.float32 else {"atol": 0.1, "rtol": 0.03}))
+    ours, theirs = (found.double().cpu() for found in both_gradients(x, factor, align_corners))
+    exact, bound = exact_gradient_and_rounding(x, factor, align_corners)
+    print(f"\nlargest error: ours {(ours - exact).abs().max():.2e}, torch's {(theirs - exact).abs().max():.2e}")
+    assert ((ours - exact).abs() <= bound).all()
+    assert (ours - exact).square().mean() <= (theirs - exact).square().mean()
     layer = BilinearUpsample(factor, align_corners=align_corners)
     native = layer(x)
     torch.use_deterministic_algorithms(True)

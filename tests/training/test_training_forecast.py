@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import weakref
 from dataclasses import asdict
@@ -258,10 +259,15 @@ def test_a_forecast_of_the_hybrid_takes_two_seconds_at_most():
 @pytest.mark.gpu
 @pytest.mark.parametrize("model", [UNET, HYBRID])
 def test_on_a_real_card_the_forecast_is_within_a_tenth_of_the_allocators_peak(model):
-    spec = experiment(model, batch_size=8)
+    """Workspaces of cuBLAS apart, which a forecast leaves out: with other tests' leftovers they are there before."""
+    given = {"name": "x", "model": model, "training": {"batch_size": 8}, "data": {"crop_px": 256}}
+    spec = Experiment.model_validate(given)
     predicted = forecast(spec, amp_dtype=torch.bfloat16)
+    nn.Linear(64, 64, device="cuda")(torch.ones(64, 64, device="cuda", requires_grad=True)).sum().backward()
+    gc.collect()  # a failed test's frames and all they hold are in reference cycles
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
     net = build_model(spec.model).cuda().to(memory_format=torch.channels_last).train()
     optimizer = build_optimizer(net, spec.training)
     image = torch.rand(8, 3, 256, 256, device="cuda").contiguous(memory_format=torch.channels_last)
@@ -273,8 +279,10 @@ def test_on_a_real_card_the_forecast_is_within_a_tenth_of_the_allocators_peak(mo
             total_loss(loss_terms(logits, mask, spec.training.loss)).backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    ratio = predicted.total_bytes / torch.cuda.max_memory_allocated()
-    print(f"forecast / allocator's peak: {ratio:.3f}")
+    peak = torch.cuda.max_memory_allocated() - before
+    ratio = predicted.total_bytes / peak
+    print(f"\n{model['architecture']}: forecast {predicted.total_bytes / MIB:.0f} MiB, allocator's peak ", end="")
+    print(f"{peak / MIB:.0f} MiB beside {before / MIB:.0f} MiB there before: {ratio:.3f}")
     assert 0.95 <= ratio <= 1.10
 
 
