@@ -27,21 +27,24 @@ class WeightAverage:
         self.decay = decay
         self.num_updates = 0
         self._average = {name: tensor.detach().clone() for name, tensor in _live_tensors(model).items()}
+        self._pairs: _Pairs | None = None  # of the model that was seen last
         self._swapped = False
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take one step towards the model's weights, and its buffers as they are."""
+        """Take one step towards the model's weights, and its buffers as they are.
+
+        On a GPU it only queues work, with a few calls: a walk through all modules and a call for each buffer, a tenth
+        of a U-Net's step on an H100, is spared while the model keeps its tensors, as it does once on its device.
+        """
         assert not self._swapped, "the model holds the average itself"
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        live = _live_tensors(model)
-        parameters = [name for name, tensor in live.items() if isinstance(tensor, nn.Parameter)]
-        torch._foreach_lerp_(
-            [self._average[name] for name in parameters], [live[name] for name in parameters], 1 - decay
-        )
-        for name in live.keys() - set(parameters):
-            self._average[name].copy_(live[name])
+        if self._pairs is None or self._pairs.model is not model:
+            self._pairs = _Pairs(model, self._average)
+        torch._foreach_lerp_(*self._pairs.parameters, 1 - decay)
+        for averages, buffers in self._pairs.buffers:
+            torch._foreach_copy_(averages, buffers)
 
     @contextmanager
     def swapped_in(self, model: nn.Module) -> Iterator[None]:
@@ -82,8 +85,31 @@ class WeightAverage:
             tensor.copy_(weights[name])
 
     def _swap(self, model: nn.Module) -> None:
-        for name, tensor in _live_tensors(model).items():
+        live = _live_tensors(model)
+        if self._pairs is not None and self._pairs.model is model:
+            assert self._pairs.belong_to(live), "the model got other tensors after it was averaged"
+        for name, tensor in live.items():
             tensor.data, self._average[name].data = self._average[name].data, tensor.data
+
+
+class _Pairs:
+    """Average and model, tensor by tensor, as the calls for many tensors at once take them."""
+
+    def __init__(self, model: nn.Module, average: Mapping[str, Tensor]) -> None:
+        self.model = model
+        self.parameters: tuple[list[Tensor], list[Tensor]] = [], []
+        by_type: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}  # one launch copies one type
+        for name, tensor in _live_tensors(model).items():
+            is_weight = isinstance(tensor, nn.Parameter)
+            averages, own = self.parameters if is_weight else by_type.setdefault(tensor.dtype, ([], []))
+            averages.append(average[name])
+            own.append(tensor)
+        self.buffers = list(by_type.values())
+
+    def belong_to(self, live: Mapping[str, Tensor]) -> bool:
+        """Whether these are still the tensors that the model computes with."""
+        own = [*self.parameters[1], *(tensor for _, buffers in self.buffers for tensor in buffers)]
+        return {id(tensor) for tensor in own} == {id(tensor) for tensor in live.values()}
 
 
 def _live_tensors(model: nn.Module) -> dict[str, Tensor]:

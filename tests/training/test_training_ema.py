@@ -121,6 +121,24 @@ def test_a_stored_average_goes_on_bit_for_bit():
     assert all(torch.equal(tensor, right["weights"][name]) for name, tensor in left["weights"].items())
 
 
+def test_one_average_may_follow_a_model_and_its_copy_in_turns():
+    one, other = one_weight(0.0), one_weight(4.0)
+    average = WeightAverage(one, 0.2)  # below (1 + n) / (10 + n), except at n = 1: 2 / 11
+    expected = 0.0
+    for number, net in enumerate((other, one, other), start=1):
+        average.update(net)
+        decay = min(0.2, (1 + number) / (10 + number))
+        expected = decay * expected + (1 - decay) * net.weight.item()
+    assert averaged(average, one)["weight"].item() == pytest.approx(expected)
+
+
+def test_a_model_that_got_other_tensors_is_noticed_before_it_is_evaluated():
+    net, average = trained()
+    net.norm.running_mean = net.norm.running_mean.clone()
+    with pytest.raises(AssertionError, match="other tensors"), average.swapped_in(net):
+        pass
+
+
 def test_the_average_of_another_model_is_refused():
     _, average = trained()
     for other in (one_weight(0.0), nn.Sequential(nn.Conv2d(3, 4, 3))):
