@@ -69,6 +69,7 @@ class StudyRecord:
         num_trained: Trials that trained, of the main arm, in all versions.
         num_failed: Trainings of any arm that ended with an error.
         best: Ledger row of the best complete trial; null if there is none.
+        answer: Who wins, in a sentence; null before all is trained.
     """
 
     study: str
@@ -78,6 +79,7 @@ class StudyRecord:
     num_trained: int
     num_failed: int
     best: dict[str, Any] | None
+    answer: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""
@@ -102,6 +104,8 @@ def run_study(study: str | Path | None = None, **flags: Unpack[Flags]) -> StudyR
 
 def record_of(ended: StudyEnded) -> StudyRecord:
     """The record of a study's end."""
+    from crack_sweeps.leaderboard.wording import answer_of
+
     return StudyRecord(
         study=ended.folder.name,
         folder=ended.folder.path.as_posix(),
@@ -110,6 +114,7 @@ def record_of(ended: StudyEnded) -> StudyRecord:
         num_trained=ended.num_trained,
         num_failed=ended.num_failed,
         best=dict(ended.best) if ended.best is not None else None,
+        answer=answer_of(ended.folder) if ended.reason is None else None,
     )
 
 

@@ -103,10 +103,12 @@ def study(
     _print(record.as_dict(), record_rows(record, resolved.spec.objective.metric), as_json=json)
     if record.best is not None:
         best = record.best["trial"]
-        console.say(
-            f"\nnext:\n  sweeps explain {best}  # how it went\n  sweeps run --trial {best}  # train its settings again"
-            "\n  sweeps ui  # compare trials in MLflow"
-        )
+        board = f"  sweeps leaderboard {record.study}  # who wins, and is it real"
+        page = f"  {record.folder}/report.html  # the same and more, in a browser"
+        told = [board, page] if record.status == "FINISHED" else []
+        told.append(f"  sweeps explain {best}  # how the best trial went")
+        told.append(f"  sweeps run --trial {best}  # train its settings again")
+        console.say("\n".join(["\nnext:", *told, "  sweeps ui  # compare trials in MLflow"]))
     if record.status == "KILLED":
         console.say(f"go on with: {_typed(study, flags)}")
         raise typer.Exit(128 + caught.number if caught.number is not None else STOPPED)

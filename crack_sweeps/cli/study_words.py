@@ -221,6 +221,8 @@ def record_rows(record: StudyRecord, objective: str) -> Rows:
         ("trials", f"{record.num_trained} trained{failed}"),
         ("folder", record.folder),
     ]
+    if record.answer is not None:
+        rows.append(("answer", record.answer))
     if record.best is None:
         return [*rows, ("best", "none: no trial is complete")]
     best = record.best

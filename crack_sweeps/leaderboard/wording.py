@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
 from crack_sweeps.console import Table, human_bytes
-from crack_sweeps.leaderboard.board import Board
+from crack_sweeps.leaderboard.board import Board, board
+from crack_sweeps.leaderboard.records import read_records
 from crack_sweeps.leaderboard.rows import BoardRow
 from crack_sweeps.leaderboard.statistics import FIGURES, Figure
 from crack_sweeps.specs.words import listed
+from crack_sweeps.study.folder import StudyFolder
 
 FIGURE_NAMES: dict[Figure, str] = {
     "crack_iou": "crack IoU",
@@ -63,6 +65,14 @@ def answer(board: Board) -> str:
     if not beaten:
         return f"No winner: {best}, and {same}."
     return f"{best} and {same}; {lost}."
+
+
+def answer_of(folder: StudyFolder) -> str | None:
+    """The same of a study; None where no trial is complete."""
+    records = read_records(folder)
+    if not any(row["outcome"] == "complete" for row in records.trials):
+        return None
+    return answer(board(folder, records=records))
 
 
 def caveats(board: Board) -> list[str]:

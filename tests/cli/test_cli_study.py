@@ -159,7 +159,8 @@ def test_the_end_shows_the_best_trial_and_commands_that_exist(
     assert rows["training.learning_rate"] == "0.00123456"
     assert rows["run"] == "artifacts/outputs/r0"
     commands = [line.split()[1] for line in answer.err.splitlines() if line.startswith("  sweeps ")]
-    assert commands == ["explain", "run", "ui"]
+    assert commands == ["leaderboard", "explain", "run", "ui"]
+    assert "  studies/toy/report.html" in answer.err
     assert set(commands) <= set(vars(typer.main.get_command(app))["commands"])
 
 
@@ -168,6 +169,7 @@ def test_json_is_the_record(sweeps: Callable, toy: HandMadeStudy, tell: Callable
     record = json.loads(sweeps("study", "toy", "--profile", "none", "--json").out)
     assert (record["study"], record["status"], record["num_trained"]) == ("toy", "FINISHED", 2)
     assert record["best"]["trial"] == "toy/0"
+    assert record["answer"] is None, "its ledger has no trial that is complete"
 
 
 def test_flags_reach_the_search_and_a_setting_may_stand_without_a_study(

@@ -22,6 +22,8 @@ from crack_sweeps.leaderboard.board import Board, board, read_leaderboard
 from crack_sweeps.leaderboard.rows import BoardRow
 from crack_sweeps.leaderboard.statistics import FIGURES, estimate
 from crack_sweeps.leaderboard.wording import answer, caveats, csv_text, heading, markdown
+from crack_sweeps.search import record_of
+from crack_sweeps.study.updates import StudyEnded
 
 ASKED = {
     *("rank", "name", "arm", "crack_iou", "crack_iou_low", "crack_iou_high", "crack_iou_image", "crack_f1"),
@@ -475,3 +477,15 @@ def test_an_interval_on_the_board_is_that_of_the_statistics(finished: ThreeArms)
     scored = read_scores([Path(run) / "scores_test.parquet" for run in row.run_dirs])
     for figure in FIGURES:
         assert row.figure(figure) == estimate(scored.counts, figure)
+
+
+def test_a_study_that_ends_says_who_wins(finished: ThreeArms, trio: ThreeArms) -> None:
+    ended = StudyEnded(finished.folder, None, num_trained=4, num_failed=0, best=None)
+    assert record_of(ended).answer == answer(board(finished.folder))
+    stopped = StudyEnded(finished.folder, "SIGTERM", num_trained=4, num_failed=0, best=None)
+    assert record_of(stopped).answer is None, "more is to come"
+
+
+def test_a_study_none_of_whose_trials_is_complete_has_no_answer(trio: ThreeArms) -> None:
+    trio.trial("hybrid", None, outcome="failed", reason="loss is nan")
+    assert record_of(StudyEnded(trio.folder, None, num_trained=1, num_failed=1, best=None)).answer is None
