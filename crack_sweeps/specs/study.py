@@ -249,7 +249,7 @@ class Budget(Frozen):
         strict=True,
         gt=0.0,
         le=1e9,
-        description="Hours of training over all trials, after which none begins; null: no limit.",
+        description="Hours of training, after which no trial begins; finalists train all the same. null: no limit.",
     )
 
     def of(self, *, main: bool) -> int:

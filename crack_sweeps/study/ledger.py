@@ -10,6 +10,7 @@ from typing import Any
 
 from filelock import Timeout
 
+from crack_sweeps import durable
 from crack_sweeps.errors import StudyError, UserError
 from crack_sweeps.runs.directory import RunDirectory
 from crack_sweeps.runs.events import EventLog, read_events
@@ -72,11 +73,23 @@ def add_outside(folder: StudyFolder, entry: Mapping[str, Any]) -> None:
     """
     try:
         with folder.lock().acquire(blocking=False), closing(EventLog(folder.ledger)) as log:
+            kept = folder.path / "outside" / f"{entry['name']}-{entry['split']}.json"
+            kept.parent.mkdir(exist_ok=True)
+            durable.write_text(kept, json.dumps(dict(entry), indent=1) + "\n")  # what a lost ledger is made from
             log.append(OUTSIDE, **entry)
     except Timeout:
         raise StudyError(
             f"study {folder.name} is being searched", hint="add the entry when it has ended, or stop it first"
         ) from None
+
+
+def lost_outside(folder: StudyFolder) -> Iterator[Row]:
+    """Outside entries that have their files, and no line in the ledger."""
+    known = {(entry["name"], entry["split"]) for entry in read_outside(folder)}
+    for path in sorted((folder.path / "outside").glob("*.json")):
+        entry: Row = json.loads(path.read_bytes())
+        if (entry["name"], entry["split"]) not in known:
+            yield entry
 
 
 def read_outside(folder: StudyFolder) -> Iterator[Row]:

@@ -12,11 +12,11 @@ from filelock import Timeout
 
 from crack_sweeps.errors import StudyError
 from crack_sweeps.runs.directory import RunDirectory, all_runs
-from crack_sweeps.runs.events import read_events
+from crack_sweeps.runs.events import EventLog, read_events
 from crack_sweeps.specs.study_loading import Arm, ResolvedStudy
 from crack_sweeps.study.folder import StudyFolder
 from crack_sweeps.study.history import Trial
-from crack_sweeps.study.ledger import Ledger, read_rows, row_of, trial_name
+from crack_sweeps.study.ledger import OUTSIDE, Ledger, lost_outside, read_rows, row_of, trial_name
 from crack_sweeps.study.outcome import ended, outcome_of
 from crack_sweeps.study.store import Store
 
@@ -70,6 +70,7 @@ def repair(folder: StudyFolder, url: str, *, outputs: Path, write: bool) -> Iter
         for arm in study.all_arms:
             yield from _missing_in_store(folder, study, arm, store, outputs, write=write)
             yield from _untold(folder, study, arm, store, outputs, write=write)
+        yield from _outside(folder, write=write)
 
 
 def _missing_in_store(
@@ -109,6 +110,15 @@ def _untold(
                 if write:
                     ledger.add(row_of(over, name=_name(folder, study, over), outputs=outputs))
                 yield Flaw(_name(folder, study, over), f"{over.outcome}, but not in the ledger")
+
+
+def _outside(folder: StudyFolder, *, write: bool) -> Iterator[Flaw]:
+    """Outside entries that went with a ledger that was lost; their files stayed."""
+    for entry in list(lost_outside(folder)):
+        if write:
+            with closing(EventLog(folder.ledger)) as log:
+                log.append(OUTSIDE, **entry)
+        yield Flaw(f"study {folder.name}", f"outside entry {entry['name']} ({entry['split']}), but not in the ledger")
 
 
 def _runs_of(folder: StudyFolder, arm: Arm, outputs: Path) -> dict[int, tuple[RunDirectory, Mapping[str, Any]]]:

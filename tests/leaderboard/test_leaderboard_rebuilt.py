@@ -19,7 +19,7 @@ from crack_sweeps.leaderboard.budget import budgets
 from crack_sweeps.leaderboard.records import read_records
 from crack_sweeps.specs.experiment import Experiment
 from crack_sweeps.study.folder import StudyFolder
-from crack_sweeps.study.ledger import read_rows
+from crack_sweeps.study.ledger import add_outside, read_outside, read_rows
 from crack_sweeps.study.repair import repair
 from crack_sweeps.study.store import sqlite_url
 
@@ -51,6 +51,8 @@ def rows(folder: StudyFolder) -> dict[str, dict[str, Any]]:
 
 
 def test_a_lost_ledger_is_missed_and_what_doctor_does_brings_it_back(searched: StudyFolder) -> None:
+    entry = {"name": "theirs", "split": "test", "threshold": 0.5, "metrics": {"crack_iou": 0.4}}
+    add_outside(searched, entry)
     before, spent = rows(searched), budgets(read_records(searched))
     assert [budget.num_finalists for budget in spent] == [2, 2]
     searched.ledger.unlink()
@@ -60,3 +62,6 @@ def test_a_lost_ledger_is_missed_and_what_doctor_does_brings_it_back(searched: S
     list(repair(searched, sqlite_url(searched.database), outputs=Path("artifacts/outputs"), write=True))
     assert rows(searched) == before
     assert budgets(read_records(searched)) == spent
+    (back,) = read_outside(searched)
+    assert {key: back[key] for key in entry} == entry
+    assert not list(repair(searched, sqlite_url(searched.database), outputs=Path("artifacts/outputs"), write=True))
