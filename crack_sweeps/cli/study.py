@@ -58,7 +58,7 @@ def study(
         str | None, typer.Option(metavar="SIZE", help="Memory that a trial may need, such as 8GiB, or auto.")
     ] = None,
     gpu_hours: Annotated[
-        str | None, typer.Option(metavar="H", help="Hours of training, after which no trial begins; finalists still do.")
+        str | None, typer.Option(metavar="H", help="Hours of training, after which no trial begins; finalists do.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Folder of photos and masks, or an imported set; else the built-in photos.")
