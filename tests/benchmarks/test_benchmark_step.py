@@ -8,10 +8,11 @@ state kept for a step that runs out of memory, sums of each loss term, the refus
 is what is measured. Reading photos is not: `test_benchmark_throughput.py` has that.
 
 Steps alternate, one of each, and each pair begins with the other one; the figure is the median over pairs of the ratio
-of their CPU seconds on one thread, so that neither the rest of the machine nor a slow minute of it counts much. Pairs
-go on beyond 50 until the median is known to half a percent; a busy machine, where one step in two costs a tenth more
-than the other, needs some hundred. It is measured in a process of its own, because the tests' run-time checks of shapes
-would burden both loops alike and make the ratio too good.
+of their CPU seconds on one thread, so that neither the rest of the machine nor a slow minute of it counts much. Where
+in memory a model came to lie makes all of its operations up to two percent slower or faster (two bare loops of one
+process, the same code: .990 over 60 pairs), so both loops are built anew several times, the full one first or last by
+turns, and all pairs count together. It is measured in a process of its own, because the tests' run-time checks of
+shapes would burden both loops alike and make the ratio too good.
 
 On a GPU it is the whole experiment's step, 16 crops of 256 px at once, and wall time; each step begins and ends with
 the GPU idle. There the bare loop has what the budget names as the same: `train()`'s groups of parameters, as launches
@@ -30,6 +31,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -42,7 +44,7 @@ NUM_WARM_UP = 5  # pairs: the first steps allocate memory and the optimizers' st
 MICRO_BATCH = {"unet_small": 8, "swinv2_hybrid": 2}  # the latter takes a second as it is
 LEAST_PAIRS, MOST_PAIRS = 50, 400
 STANDARD_ERROR = 0.005
-MOST_S = 240.0
+NUM_BUILDS, PAIRS_OF_A_BUILD = 6, 20
 GPU_BATCH, GPU_MOST_S = 16, 18.0
 GPU_QUEUED_STEPS, GPU_QUEUED_PAIRS = 4, 6
 GPU_NAMES = ("unet_resnet50", "swinv2_hybrid")
@@ -81,11 +83,19 @@ def measure(name: str) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     micro_batch = MICRO_BATCH[name]
-    loops = Loops(name, torch.device("cpu"), "cpu", micro_batch, accumulation=2, side_px=SIDE_PX)
-    for _ in range(NUM_WARM_UP):
-        loops.full_step(), loops.bare_step()
-    pairs = in_pairs(lambda: cpu_s(loops.full_step), lambda: cpu_s(loops.bare_step), LEAST_PAIRS, MOST_S)
-    return {"experiment": name, "precision": loops.precision, **summary(pairs)}
+    pairs: list[tuple[float, float]] = []
+    builds: list[float] = []
+    for build in range(NUM_BUILDS):
+        loops = Loops(
+            name, torch.device("cpu"), "cpu", micro_batch, accumulation=2, side_px=SIDE_PX, full_last=build % 2 == 1
+        )
+        for _ in range(NUM_WARM_UP):
+            loops.full_step(), loops.bare_step()
+        new = in_pairs(partial(cpu_s, loops.full_step), partial(cpu_s, loops.bare_step), PAIRS_OF_A_BUILD, 0.0)
+        pairs += new
+        builds.append(statistics.median(full / plain for full, plain in new))
+    told = {"experiment": name, "precision": loops.precision, **summary(pairs)}
+    return told | {"lowest_build": min(builds), "highest_build": max(builds)}
 
 
 def measure_on_gpu(name: str) -> dict[str, Any]:
@@ -142,7 +152,15 @@ class Loops:
     """The same model, batch and weights in `train()` and in a bare loop; on a GPU in one that never looks, too."""
 
     def __init__(
-        self, name: str, device: Any, profile: str, micro_batch: int, *, accumulation: int, side_px: int
+        self,
+        name: str,
+        device: Any,
+        profile: str,
+        micro_batch: int,
+        *,
+        accumulation: int,
+        side_px: int,
+        full_last: bool = False,
     ) -> None:
         import torch
 
@@ -174,10 +192,13 @@ class Loops:
             image_B3HW, mask_B1HW = image_B3HW.pin_memory(), mask_B1HW.pin_memory()
         batch = image_B3HW, mask_B1HW
 
+        on_gpu = device.type == "cuda"
+        if full_last:
+            self._bare = bare_loop(model(), training, device, amp_dtype, cycle([batch]), looks=on_gpu, groups=on_gpu)
         state = TrainingState(model(), training, device=device, amp_dtype=amp_dtype, steps_per_epoch=100_000)
         self._full = train(state, lambda *_: cycle([batch]), lambda _: {"val/crack_iou": 0.0})
-        on_gpu = device.type == "cuda"
-        self._bare = bare_loop(model(), training, device, amp_dtype, cycle([batch]), looks=on_gpu, groups=on_gpu)
+        if not full_last:
+            self._bare = bare_loop(model(), training, device, amp_dtype, cycle([batch]), looks=on_gpu, groups=on_gpu)
         self._queueing = bare_loop(model(), training, device, amp_dtype, cycle([batch]), groups=on_gpu)
 
     def full_step(self) -> None:
