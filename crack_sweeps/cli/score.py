@@ -47,7 +47,7 @@ def score(
 ) -> None:
     """Score prediction images of any model against masks."""
     from crack_sweeps import console, scoring
-    from crack_sweeps.evaluation.prediction_files import num_jobs
+    from crack_sweeps.data.examiners import num_cores
 
     names: Any = {"protocol": protocol, "metrics": metrics, "split": split}  # checked against the names that exist
     with console.progress_bar() as bar:
@@ -61,7 +61,7 @@ def score(
             resize=resize,
             add=add,
             study=study,
-            jobs=num_jobs(),
+            jobs=num_cores(),
             progress=bar.update,
         )
     if json:

@@ -68,7 +68,7 @@ def examine_all(
         most_widths: In how many masks, evenly spread, cracks are measured across.
     """
     if num_processes is None:
-        num_processes = 1 if _is_small(pairs) else _num_cores()
+        num_processes = 1 if _is_small(pairs) else num_cores()
     every = math.ceil(len(pairs) / most_widths) or 1
     tasks = [Task(pair.image, pair.mask, widths=number % every == 0) for number, pair in enumerate(pairs)]
     look_at = partial(_look_at, rule=rule, look=look)
@@ -169,5 +169,6 @@ def _is_small(pairs: Sequence[Pair]) -> bool:
     return sum(path.stat().st_size for pair in pairs for path in (pair.image, pair.mask) if path.exists()) < _FEW_BYTES
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+    """Processors that this process may use; macOS and Windows tell only how many there are."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -160,11 +159,6 @@ def score_folder(
         parts, threshold=threshold, threshold_origin=threshold_origin, protocol=protocol, metrics=metrics
     )
     return scoring, tuple(_odd(scoring, is_0_1))
-
-
-def num_jobs() -> int:
-    """As many processes as this one may use cores."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _odd(scoring: Scoring, is_0_1: bool) -> Iterator[str]:
