@@ -17,6 +17,7 @@ from crack_sweeps.models.segmenter import Segmenter
 from crack_sweeps.specs.experiment import Experiment, HybridModel, SmpModel
 from crack_sweeps.training.checkpoints import sha256
 from crack_sweeps.training.forecast import MemoryForecast, device_type, forecast
+from crack_sweeps.training.heap import keep_freed_memory
 from crack_sweeps.training.precision import resolve_amp
 
 
@@ -69,6 +70,8 @@ def prepare(
         counts = ", ".join(f"{len(photos.split(split))} {split}" for split in SPLITS)
         raise DataError(f"{photos.root}: {counts}: there must be photos to train and to validate on")
     make_deterministic(experiment.training.deterministic, device)
+    if device.type == "cpu":
+        keep_freed_memory()
     torch.manual_seed(experiment.training.seed)
     model = build_model(experiment.model)
     model.to(device)

@@ -8,12 +8,16 @@ state kept for a step that runs out of memory, sums of each loss term, the refus
 is what is measured. Reading photos is not: `test_benchmark_throughput.py` has that.
 
 Steps alternate, one of each, and each pair begins with the other one; the figure is the median over pairs of the ratio
-of their CPU seconds on one thread, so that neither the rest of the machine nor a slow minute of it counts much. Two
-bare loops of one process, the same code, have differed by 1 % over 60 pairs, and a single build of both loops has said
-.98 to 1.03 (why was not found out). So both are built anew again and again, the full one first or last by turns, and
-all pairs count together; lowest and highest build are told beside the figure. Builds go on beyond six until the median
-is known to half a percent. It is measured in a process of its own, because the tests' run-time checks of shapes would
-burden both loops alike and make the ratio too good.
+of their CPU seconds on one thread, so that neither the rest of the machine nor a slow minute of it counts much. Freed
+memory is kept, for both loops, as a run keeps it (`training/heap.py`): else the C library gives it back at the end of a
+step, or does not, as the last tensors happen to lie, and the loop that forgets its tensors sooner pays thousands of
+page faults for it. Two bare loops of one process, the same code, have differed by 1 % over 60 pairs, and a single build
+of both loops has said .98 to 1.03. So both are built anew again and again, the full one first or last by turns, and all
+pairs count together; lowest and highest build are told beside the figure. Builds go on beyond six until the median is
+known to half a percent. It is measured in a process of its own, because the tests' run-time checks of shapes would
+burden both loops alike and make the ratio too good. There is no warm-up: with a rate next to zero the hybrid's
+gradients are so small that the processor adds them up at a third of its speed, in whatever loop, and the bare one has
+none.
 
 On a GPU it is the whole experiment's step, 16 crops of 256 px at once, and wall time; each step begins and ends with
 the GPU idle. There the bare loop has what the budget names as the same: `train()`'s groups of parameters, as launches
@@ -83,7 +87,10 @@ def measure(name: str) -> dict[str, Any]:
     """CPU seconds of both kinds of step, in pairs."""
     import torch
 
+    from crack_sweeps.training.heap import keep_freed_memory
+
     torch.set_num_threads(1)
+    keep_freed_memory()
     micro_batch = MICRO_BATCH[name]
     pairs: list[tuple[float, float]] = []
     builds: list[float] = []
@@ -179,6 +186,7 @@ class Loops:
             f"training.batch_size={micro_batch}",
             f"training.gradient_accumulation_steps={accumulation}",
             f"training.ema_decay={EMA_DECAY}",
+            "training.warmup_fraction=0",
             "model.encoder_cfg.pretrained=false",
         ]
         experiment = resolve(name, profile=profile, overrides=overrides).experiment

@@ -66,6 +66,7 @@ def fill(study: ResolvedStudy, folder: StudyFolder) -> None:
             store.add(Trial(arm.name, number, suggestion, "complete", value, curve, -0.5, facts))
 
 
+@pytest.mark.timeout(900)  # putting them there takes some four minutes
 def test_with_ten_thousand_trials_asking_and_telling_take_a_tenth_of_a_second(bench: Bench) -> None:
     study = bench.resolve(trials=NUM_STORED + 10)
     photos = open_photos(study.arms[0].base.data, root=Path("artifacts"))
