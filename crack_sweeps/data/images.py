@@ -59,7 +59,7 @@ def as_rgb(upright: Image.Image, path: Path) -> UInt8[np.ndarray, "H W 3"]:
         )
     if upright.mode in ("P", "LA", "PA"):  # straight to RGB, Pillow warns about palettes with transparency
         upright = upright.convert("RGBA")
-    return np.array(upright.convert("RGB"), dtype=np.uint8)
+    return np.array(upright if upright.mode == "RGB" else upright.convert("RGB"), dtype=np.uint8)
 
 
 def load_upright(path: Path) -> Image.Image:
@@ -70,7 +70,8 @@ def load_upright(path: Path) -> Image.Image:
     """
     with _named(path), Image.open(path) as image:
         image.load()
-        return ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)  # else it copies the pixels where there is nothing to turn
+        return image
 
 
 def image_size(path: Path) -> tuple[tuple[int, int], bool]:
