@@ -20,7 +20,7 @@ BEST = "best_model.pth"
 LATEST = "latest_model.pth"
 PREVIOUS = "previous_model.pth"
 _MANIFEST = "manifest.json"
-_KEPT_PER_NAME = 3  # the new file, the one it replaces, and for latest the one that previous_model.pth still is
+_MANY = 16  # digests from which on those of files that are gone are dropped: hashing the others costs seconds
 
 
 def sha256(path: Path) -> str:
@@ -33,7 +33,8 @@ class CheckpointFolder:
     """The folder `checkpoints/` of one run.
 
     A file counts only if its SHA-256 stands in `manifest.json`. The manifest is written before a new file takes its
-    name, so at any moment of a crash each named file is known or is the one before it.
+    name, and no digest of a file on disk is ever dropped: however often a process is killed in between, each named
+    file is known.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -125,13 +126,18 @@ class CheckpointFolder:
 
         staged = durable.stage(path, write)
         entry = {"name": path.name, "sha256": sha256(staged), "size_bytes": staged.stat().st_size}
-        entries = self._entries()
-        same = [e for e in entries if e["name"] == path.name][: _KEPT_PER_NAME - 1]
-        others = [e for e in entries if e["name"] != path.name]
-        durable.write_text(
-            self.folder / _MANIFEST, json.dumps({"format": FORMAT, "files": [entry, *same, *others]}, indent=1) + "\n"
-        )
+        files = [entry, *self._entries_to_keep()]
+        durable.write_text(self.folder / _MANIFEST, json.dumps({"format": FORMAT, "files": files}, indent=1) + "\n")
         return staged
+
+    def _entries_to_keep(self) -> list[dict[str, Any]]:
+        """All entries, the newest first; once there are many, those of files on disk and the newest of each name."""
+        entries = self._entries()
+        if len(entries) < _MANY:
+            return entries
+        on_disk = {sha256(path) for path in (self.best, self.latest, self.folder / PREVIOUS) if path.exists()}
+        newest = {entry["name"]: entry["sha256"] for entry in reversed(entries)}  # of a file that a copy may put back
+        return [entry for entry in entries if entry["sha256"] in on_disk | {newest[entry["name"]]}]
 
 
 def load(path: Path, *, known: list[str] | None = None) -> dict[str, Any]:

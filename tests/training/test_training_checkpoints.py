@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import json
 import os
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -64,43 +67,96 @@ def test_a_truncated_checkpoint_is_refused_at_each_length(tmp_path: Path) -> Non
             vault.load_best()
 
 
-def test_a_crash_between_any_two_renames_leaves_a_state_to_resume(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every call that changes a name is cut off once; what is then on disk must load as step 1 or 2."""
+class Crash(BaseException):
+    """The process is killed."""
 
-    class Crash(BaseException):
-        pass
 
+@contextmanager
+def crashing_at_rename(number: int) -> Iterator[None]:
+    """Inside, the rename of that number (from 0) does not happen any more."""
+    real, calls = os.replace, itertools.count()
+
+    def replace(source: Path, target: Path) -> None:
+        if next(calls) == number:
+            raise Crash
+        real(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", replace)
+        yield
+
+
+def test_a_crash_between_any_two_renames_leaves_a_state_to_resume_however_often_it_comes(tmp_path: Path) -> None:
+    """Each rename is cut off, and again in the attempts that follow: all that is on disk must load."""
     for survive in range(6):
-        folder = tmp_path / str(survive)
-        vault = CheckpointFolder(folder)
+        vault = CheckpointFolder(tmp_path / str(survive))
+        vault.save_best(state(0))
         vault.save_latest(state(0))
-        vault.save_latest(state(1))
-        calls = 0
-
-        def replace(source: object, target: object, limit: int = survive, real: Any = os.replace) -> None:
-            nonlocal calls
-            if calls == limit:
-                raise Crash
-            calls += 1
-            real(source, target)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(os, "replace", replace)
+        newest = 1
+        vault.save_latest(state(newest))
+        crashes = 0
+        for step in range(2, 7):
+            vault.clear_unfinished()
             try:
-                vault.save_latest(state(2))
-                crashed = False
+                with crashing_at_rename(survive):
+                    vault.save_latest(state(step))
+                newest = step
             except Crash:
-                crashed = True
-        loaded = vault.load_latest()
-        assert loaded is not None
-        assert loaded[0]["step"] in ((1,) if crashed and survive < 2 else (1, 2))
-        if not crashed:
-            assert loaded[0]["step"] == 2
-            assert survive >= 3
+                crashes += 1
+            loaded = vault.load_latest()
+            assert loaded is not None
+            assert (loaded[0]["step"], loaded[1]) == (newest, [])
+            for path in vault.folder.glob("*.pth"):
+                checkpoints.load(path, known=known(vault))
+        if not crashes:
+            assert survive == 3  # the manifest, the file that becomes the one before, the new one
             return
     pytest.fail("save_latest never got through, so nothing was tested")
+
+
+@pytest.mark.parametrize("survive", [0, 1])
+def test_the_best_weights_stay_known_however_often_a_save_of_better_ones_is_cut_off(
+    survive: int, tmp_path: Path
+) -> None:
+    vault = CheckpointFolder(tmp_path)
+    vault.save_best(state(1))
+    for step in range(2, 7):
+        with pytest.raises(Crash), crashing_at_rename(survive):
+            vault.save_best(state(step))
+        vault.clear_unfinished()
+        assert vault.load_best()["step"] == 1
+
+
+def test_the_manifest_forgets_files_that_are_gone_and_none_that_is_there(tmp_path: Path) -> None:
+    vault = CheckpointFolder(tmp_path)
+    vault.save_best(state(0))
+    vault.save_latest(state(1))
+    for step in range(2, 100):
+        with pytest.raises(Crash), crashing_at_rename(1):
+            vault.save_latest(state(step))
+        assert len(known(vault)) <= 17
+    loaded = vault.load_latest()
+    assert loaded is not None
+    assert loaded[0]["step"] == 1
+    assert vault.load_best()["step"] == 0
+
+
+def test_the_best_weights_can_be_put_back_from_a_copy_long_after_they_were_damaged(tmp_path: Path) -> None:
+    vault = CheckpointFolder(tmp_path)
+    vault.save_best(state(0))
+    whole = vault.best.read_bytes()
+    vault.best.write_bytes(whole[:-1])
+    for step in range(40):
+        vault.save_latest(state(step))
+    with pytest.raises(CheckpointError, match="damaged"):
+        vault.load_best()
+    vault.best.write_bytes(whole)
+    assert vault.load_best()["step"] == 0
+
+
+def known(vault: CheckpointFolder) -> list[str]:
+    """The digests that the manifest holds."""
+    return [entry["sha256"] for entry in json.loads((vault.folder / "manifest.json").read_bytes())["files"]]
 
 
 def test_best_stays_known_after_many_newer_states(tmp_path: Path) -> None:
