@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,8 +22,24 @@ def stderr() -> Console:
 
 
 def say(text: str) -> None:
-    """One line of talk."""
-    print(text, file=sys.stderr, flush=True)
+    """One line of talk. Where nobody hears it any more, whoever speaks goes on all the same."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:  # the terminal was closed, the reader of the pipe is gone, or a log's disk is full
+        _leave_who_is_gone()
+
+
+def _leave_who_is_gone() -> None:
+    """Send to nowhere what goes to a closed terminal or pipe: each further write would end a training with an error."""
+    if not hasattr(select, "poll"):  # Windows ends a console's programs with it
+        return
+    for number in (1, 2):
+        poll = select.poll()
+        poll.register(number, 0)
+        if any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(0)):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, number)
+            os.close(nowhere)
 
 
 def warn(text: str) -> None:

@@ -21,7 +21,7 @@ ROOMS_OF_WORK = (
     "leaderboard",
     "deploy",
 )
-LAYERS = ("errors", "durable", "console", *ROOMS_OF_WORK)
+LAYERS = ("errors", "durable", "console", "fork_server", *ROOMS_OF_WORK)
 ROOMS = (*LAYERS, "doctor", "api", "search", "scoring", "cli")
 
 

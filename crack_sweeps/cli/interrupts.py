@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from crack_sweeps.console import say
 
 _CATCHABLE = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")  # those that this system has
 
@@ -28,22 +29,26 @@ class Interrupts:
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """Called by Python when a signal arrives. The system's own handling, raised anew, ends the process at once."""
+        name = signal.Signals(number).name
+        if self.number is not None and name == "SIGHUP":
+            return  # one closed terminal is told twice, by the kernel and by the shell
         if self.number is not None or not self._may_checkpoint:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         self.number = number
-        sys.stderr.write(
-            f"\n{signal.Signals(number).name}: storing a checkpoint, then stopping; once more kills at once\n"
-        )
-        sys.stderr.flush()
+        say(f"\n{name}: storing a checkpoint, then stopping; once more kills at once")
 
 
 @contextmanager
 def interrupts() -> Iterator[Interrupts]:
-    """Handle signals inside the block, and put the old handlers back after it."""
+    """Handle signals inside the block, and put the old handlers back after it.
+
+    A signal that is ignored stays so: whoever typed `nohup` wants to close the terminal and have the training go on.
+    """
     caught = Interrupts()
     numbers = [getattr(signal, name) for name in _CATCHABLE if hasattr(signal, name)]
-    before = {number: signal.signal(number, caught.handle) for number in numbers}
+    heard = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, caught.handle) for number in heard}
     try:
         yield caught
     finally:

@@ -22,13 +22,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from crack_sweeps.data.crops import CropDataset, Draw
 from crack_sweeps.errors import LoaderStalled, SweepsError, TrainingError
+from crack_sweeps.fork_server import HAS_FORK_SERVER, start_fork_server
 
 Batch = tuple[UInt8[Tensor, "B 3 H W"], UInt8[Tensor, "B 1 H W"]]
 
 # Forking the training process itself would copy locks that its other threads (torch, the memory sampler, CUDA) hold at
-# that moment, and a fresh interpreter per worker would import torch and albumentations each time. The fork server is a
-# clean process that has imported them once. Windows has none.
-_HAS_FORK_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
+# that moment, and a fresh interpreter per worker would import torch and albumentations each time: so a fork server.
 _EXIT_TIMEOUT_S = 5.0  # how long a killed process may take to vanish
 
 
@@ -56,7 +55,8 @@ class Loader:
         self._workers: list[BaseProcess] = []
         self._epoch_number = 0
         if num_workers:
-            _start_fork_server()
+            if HAS_FORK_SERVER:
+                start_fork_server(__name__)
             # At exit this comes before multiprocessing's own clean-up, which sends SIGTERM (ignored by the workers)
             # and then waits for them for ever.
             Finalize(self, _kill, args=(self._workers,), exitpriority=100)
@@ -107,7 +107,7 @@ class Loader:
             num_workers=self._num_workers,
             timeout=self._timeout_s if parallel else 0,
             worker_init_fn=_begin_worker,
-            multiprocessing_context=("forkserver" if _HAS_FORK_SERVER else "spawn") if parallel else None,
+            multiprocessing_context=("forkserver" if HAS_FORK_SERVER else "spawn") if parallel else None,
             persistent_workers=parallel,
             pin_memory=self._pin_memory,
             generator=torch.Generator(),  # or each epoch would draw from torch's global one
@@ -166,26 +166,10 @@ class _BatchSource(Dataset[Batch | SweepsError]):
         return image_B3HW, mask_B1HW
 
 
-def _start_fork_server() -> None:
-    """Starts the server, which then imports what workers need while the caller builds its model."""
-    if not _HAS_FORK_SERVER:
-        return
-    from multiprocessing import forkserver, resource_tracker  # cannot be imported where there is none
-
-    multiprocessing.set_forkserver_preload([__name__])
-    resource_tracker.ensure_running()  # it would undo the mask below
-    # Ctrl-C and a scheduler's SIGTERM reach the whole process group, and the training goes on to its checkpoint, for
-    # which it may need more batches. The server inherits the mask, and its workers from it.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
 def _begin_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as above, where the server is another's or there is none
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # where the fork server is another's, or there is none to mask them
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     cv2.setNumThreads(0)  # the processes are the parallelism
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 

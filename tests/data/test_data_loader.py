@@ -336,9 +336,9 @@ if __name__ == "__main__":
         os.kill(os.getpid(), signal.SIGKILL)
     if end == "signalled":
         told = []
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(signum, lambda number, _: told.append(number))
-            os.killpg(0, signum)  # this process, the fork server and the workers: what Ctrl-C or a scheduler does
+            os.killpg(0, signum)  # this process, fork server, workers: as Ctrl-C, a scheduler, a closed terminal do
         print(*told, 1 + len(list(batches)), len(list(loader.epoch(draws(0, 0, 1, 16), 8))))
 """
 
@@ -356,7 +356,7 @@ def test_a_signal_to_the_whole_process_group_ends_neither_the_epoch_nor_the_next
     done = run_script(tmp_path, photos[0], "signalled")
     assert (done.returncode, done.stderr) == (0, "")
     pids, counted = done.stdout.splitlines()
-    assert counted == f"{signal.SIGINT:d} {signal.SIGTERM:d} 50 2"
+    assert counted == f"{signal.SIGINT:d} {signal.SIGTERM:d} {signal.SIGHUP:d} 50 2"
     assert gone_within([int(pid) for pid in pids.split()], 10.0)  # it ended without closing the loader
 
 
