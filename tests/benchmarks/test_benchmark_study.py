@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -82,9 +83,12 @@ def test_with_ten_thousand_trials_asking_and_telling_take_a_tenth_of_a_second(be
     ended = [stamp for kind, stamp in marks if kind is TrialEnded]
     launched = [stamp for kind, stamp in marks if kind is Launched]
     asks = [launch - end for end, launch in zip(ended, launched[1:], strict=False)]
-    per_trial = np.diff(ended)
-    print(f"\nask: {np.median(asks) * 1e3:.0f} ms; ask, three epochs and tell: {np.median(per_trial) * 1e3:.0f} ms CPU")
-    assert np.median(asks) <= 0.1
+    # The last verdict is the update before: from there, what is told at a trial's end.
+    tells = [stamp - before for (_, before), (kind, stamp) in pairwise(marks) if kind is TrialEnded]
+    both = np.median(asks) + np.median(tells)
+    print(f"\nask: {np.median(asks) * 1e3:.0f} ms, tell: {np.median(tells) * 1e3:.0f} ms CPU;", end=" ")
+    print(f"both, with three epochs between them: {np.median(np.diff(ended)) * 1e3:.0f} ms")
+    assert both <= 0.1
     began = time.process_time()
     standing = StudyReader(folder).read()
     seconds = time.process_time() - began
