@@ -5,18 +5,22 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from crack_sweeps.errors import DeviceError, StoreError
-from crack_sweeps.runs.directory import OUTPUTS, RunDirectory, all_runs
+from crack_sweeps.errors import DeviceError, StoreError, SweepsError
+from crack_sweeps.runs.directory import OUTPUTS, RunDirectory, all_runs, leftovers
 from crack_sweeps.specs.profiles import choose_profile
 from crack_sweeps.study.folder import STUDIES, all_studies
 from crack_sweeps.tracking.location import require_local, store_location
 from crack_sweeps.tracking.state import EVENTS, first_event, left_open, unsent
 from crack_sweeps.training.nvml import detect_machine, gpus
+
+if TYPE_CHECKING:
+    from crack_sweeps.tracking.connection import StoreConnection
 
 RESERVE_BYTES = 5 * 10**9  # below this a long training is likely to meet a full disk
 _FLOORS = {"torch": (2, 10), "mlflow": (3, 17, 2)}  # releases before these have known holes
@@ -104,10 +108,29 @@ def _runs(outputs: Path, studies: Path) -> Iterator[Finding]:
     num_runs = 0
     for run in all_runs(outputs=outputs):
         num_runs += 1
-        yield from _sending(run, run.name)
-        if run.status() in ("RUNNING", "KILLED") and not run.is_running() and not _belongs_to_a_study(run):
-            yield Finding(run.name, "ok", "did not finish", f"sweeps run --resume-from {run.name}")
+        try:
+            yield from _run(run)
+        except ValueError as error:  # of one run's files that somebody edited
+            yield Finding(run.name, "error", f"cannot be read: {error}", "put its files back as they were")
+    yield from _leftovers(outputs)
     yield Finding("runs", "ok", f"{num_runs} under {outputs}")
+
+
+def _run(run: RunDirectory) -> Iterator[Finding]:
+    yield from _sending(run, run.name)
+    if run.status() in ("RUNNING", "KILLED") and not run.is_running() and not _belongs_to_a_study(run):
+        yield Finding(run.name, "ok", "did not finish", f"sweeps run --resume-from {run.name}")
+
+
+def _leftovers(outputs: Path) -> Iterator[Finding]:
+    """Directories that are no runs; one that a process is making at this moment is locked, or has begun by now."""
+    for run in leftovers(outputs=outputs):
+        if run.is_running() or run.has_begun():
+            continue
+        if run.events.is_file() and run.events.stat().st_size:
+            yield Finding(run.name, "warning", "is no run: it lacks its first event or its environment.json")
+        else:
+            yield Finding(run.name, "ok", "died before its first event: not a run", f"nobody needs {run.path}")
 
 
 def _books(studies: Path, outputs: Path, *, write: bool) -> Iterator[Finding]:
@@ -154,13 +177,13 @@ def _belongs_to_a_study(run: RunDirectory) -> bool:
 def fix(*, outputs: Path = OUTPUTS, studies: Path = STUDIES) -> Iterator[Finding]:
     """Send what is missing and close what a dead process left open. Doing it twice changes nothing.
 
-    What is nested is sent after what it is nested under. A finding of another verdict than `ok` was not mended.
+    One run that cannot be mended keeps no other from it. What is nested is sent after what it is nested under. A
+    finding of another verdict than `ok` was not mended.
 
     Raises:
         MirrorError: The tracking server cannot be reached; everything stays where it is.
     """
-    from crack_sweeps.tracking.connection import Refused, StoreConnection
-    from crack_sweeps.tracking.mirror import Busy, send
+    from crack_sweeps.tracking.connection import StoreConnection
 
     yield from _books(studies, outputs, write=True)
     store: StoreConnection | None = None
@@ -170,14 +193,38 @@ def fix(*, outputs: Path = OUTPUTS, studies: Path = STUDIES) -> Iterator[Finding
     ]:
         if run.is_running():
             continue
-        waiting = unsent(run.path)
-        if waiting or left_open(run.path):
-            try:
-                store = store or StoreConnection()
-                send(run.path, store=store)
-            except Busy:
-                yield Finding(subject, "ok", "left to the mirror that is at work on it")
-            except Refused as error:  # a run that somebody deleted in MLflow must not keep the others from it
-                yield Finding(subject, "warning", f"not sent: {error.message}", error.hint)
-            else:
-                yield Finding(subject, "ok", f"sent {waiting} events" if waiting else "closed")
+        try:
+            waiting = unsent(run.path)
+            if not waiting and not left_open(run.path):
+                continue
+        except ValueError as error:
+            yield Finding(subject, "error", f"cannot be read: {error}", "put its files back as they were")
+            continue
+        store = store or StoreConnection()
+        yield _send(run, subject, store, waiting)
+
+
+def _send(run: RunDirectory, subject: str, store: StoreConnection, waiting: int) -> Finding:
+    """Send one run. Whatever is wrong with it alone is told.
+
+    Raises:
+        MirrorError: The tracking server cannot be reached.
+    """
+    from crack_sweeps.tracking.connection import Refused
+    from crack_sweeps.tracking.mirror import Busy, send
+
+    try:
+        send(run.path, store=store)
+    except Busy:
+        return Finding(subject, "ok", "left to the mirror that is at work on it")
+    except Refused as error:  # somebody deleted it in MLflow, say
+        return Finding(subject, "warning", f"not sent: {error.message}", error.hint)
+    except SweepsError:
+        raise
+    except Exception as error:  # noqa: BLE001 - told, and the others are sent
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(last.filename).name}:{last.lineno}"
+        return Finding(
+            subject, "error", f"not sent: {type(error).__name__}: {error} ({where})", f"look at {run.events}"
+        )
+    return Finding(subject, "ok", f"sent {waiting} events" if waiting else "closed")

@@ -43,7 +43,8 @@ class RunBook:
         self._told_micro_batch = prepared.experiment.training.batch_size
         self._last_epoch = 0
         self._speeds: list[float] = []  # images/s of each epoch
-        self._final: set[str] = set()  # final events that are written
+        self._final: set[str] = set()  # final events that are written, and files that were told
+        self._warned: set[str] = set()
         for event in read_events(run.events):
             if event["kind"] == "attempt":
                 self._attempts += 1
@@ -55,9 +56,11 @@ class RunBook:
                 self._final.add(event["kind"])
             elif event["kind"] == "artifact":
                 self._final.add(event["path"])
+            elif event["kind"] == "note":
+                self._warned.add(event["text"])
 
     def attempt(self, progress: Progress, *, resumed_from_step: int | None) -> None:
-        """An attempt begins. An epoch that was stored but not told, as the process died in between, is told now."""
+        """An attempt begins. What an earlier one died before telling is told now: its last epoch, its first files."""
         self.progress = progress
         self._attempts += 1
         self._log.append(
@@ -68,6 +71,10 @@ class RunBook:
             host=platform.node(),
             resumed_from_step=resumed_from_step,
         )
+        self._files([(self.run.config, ""), (self.run.environment, "")])
+        for warning in self.prepared.warnings:
+            if warning not in self._warned:
+                self._log.append("note", level="warning", text=warning)
         self.epoch()
 
     def epoch(self) -> None:
@@ -120,15 +127,18 @@ class RunBook:
             self._log.append("metrics", metrics={**best, "best/threshold": threshold}, step=self.progress.epoch)
         record = self._record("FINISHED", None, metrics, threshold)
         write_record(self.run, record)
-        for path, folder in [*files, (self.run.metrics, "")]:
-            relative = path.relative_to(self.run.path).as_posix()
-            if relative not in self._final:
-                self._log.append("artifact", path=relative, to=folder)
+        self._files([*files, (self.run.metrics, "")])
         if self.log_model and "model" not in self._final:
             self._log.append("model", path="checkpoints/best_model.pth", config="config.yaml", threshold=threshold)
         self._log.append("ended", status="FINISHED", reason=None)
         self.ended = True
         return record
+
+    def _files(self, files: list[tuple[Path, str]]) -> None:
+        for path, folder in files:
+            relative = path.relative_to(self.run.path).as_posix()
+            if relative not in self._final:
+                self._log.append("artifact", path=relative, to=folder)
 
     def end(self, status: Status, reason: str, *, error: str | None = None) -> RunRecord:
         """The run ends before its time.

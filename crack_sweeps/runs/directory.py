@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from crack_sweeps.errors import RunNotFound, UserError
-from crack_sweeps.runs.events import read_events
+from crack_sweeps.runs.events import first_event, read_events
 
 OUTPUTS = Path("artifacts/outputs")
+_NAME = re.compile(r"\.?\d{8}-\d{6}-.+-[0-9a-f]{6}(\.unfinished-\d+)?")  # the latter was put aside by its study
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED", "PRUNED"]
 
 
@@ -104,6 +106,16 @@ class RunDirectory:
         lock.release()
         return False
 
+    def has_begun(self) -> bool:
+        """Whether it got as far as its first event, which everything that is told of it rests on."""
+        if not (self.events.is_file() and self.environment.is_file()):
+            return False
+        try:
+            created = first_event(self.events)
+        except ValueError:
+            return False
+        return created is not None and created.get("kind") == "created"
+
     def status(self) -> Status:
         """How the run stands: its last end, or RUNNING if none was written since its last attempt began."""
         status: Status = "RUNNING"
@@ -156,11 +168,19 @@ def reserved_run_directory(run_name: str, *, outputs: Path = OUTPUTS) -> RunDire
 
 def all_runs(*, outputs: Path = OUTPUTS) -> Iterator[RunDirectory]:
     """Runs that got as far as their first event, newest first."""
-    if not outputs.is_dir():
-        return
-    for path in sorted(outputs.iterdir(), key=lambda p: p.name, reverse=True):
-        if (path / "events.jsonl").is_file() and (path / "environment.json").is_file():
-            yield RunDirectory(path)
+    yield from (run for run in _directories(outputs) if run.has_begun())
+
+
+def leftovers(*, outputs: Path = OUTPUTS) -> Iterator[RunDirectory]:
+    """Directories of runs that died before their first event, or whose files are damaged, newest first."""
+    for run in _directories(outputs):
+        if _NAME.fullmatch(run.name) and run.path.is_dir() and not run.has_begun():
+            yield run
+
+
+def _directories(outputs: Path) -> Iterator[RunDirectory]:
+    if outputs.is_dir():
+        yield from (RunDirectory(path) for path in sorted(outputs.iterdir(), key=lambda p: p.name, reverse=True))
 
 
 def find_run(wanted: str, *, outputs: Path = OUTPUTS) -> RunDirectory:

@@ -35,6 +35,15 @@ def read_events(path: Path, from_seq: int = 0) -> Iterator[Event]:
             yield event
 
 
+def first_event(path: Path) -> Event | None:
+    """The first event, once it is written whole.
+
+    Raises:
+        ValueError: The first line is no event: the file was edited.
+    """
+    return next(read_events(path), None)
+
+
 class EventLog:
     """Appends events with numbers without gaps; one writer at a time (the run's lock sees to that).
 

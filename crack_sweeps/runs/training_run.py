@@ -101,6 +101,8 @@ def begin_run(
 ) -> RunDirectory:
     """Make the run's directory with its configuration and its first event.
 
+    Until it has that it is locked: a directory without both is one that a crash left.
+
     Args:
         prepared: The training.
         outputs: Folder of all runs.
@@ -112,6 +114,12 @@ def begin_run(
         run = create_run_directory(prepared.experiment.name, outputs=outputs)
     else:
         run = reserved_run_directory(run_name, outputs=outputs)
+    with run.lock().acquire(timeout=LOCK_PATIENCE_S):
+        _write_first_files(prepared, run, membership)
+    return run
+
+
+def _write_first_files(prepared: Prepared, run: RunDirectory, membership: Membership) -> None:
     environment = describe_environment(prepared.device)
     origin, photos = prepared.origin, prepared.photos
     precision = "float32" if prepared.amp_dtype is None else str(prepared.amp_dtype).removeprefix("torch.")
@@ -165,11 +173,6 @@ def begin_run(
                 "num_test": len(photos.split("test")),
             },
         )
-        for path in (run.config, run.environment):
-            log.append("artifact", path=path.name, to="")
-        for warning in prepared.warnings:
-            log.append("note", level="warning", text=warning)
-    return run
 
 
 def proceed(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crack_sweeps import durable
+from crack_sweeps.runs import events
 from crack_sweeps.runs.events import Event, read_events
 from crack_sweeps.tracking.location import StoreLocation
 
@@ -80,7 +81,7 @@ def all_sent(run_dir: Path, location: StoreLocation) -> TrackingState | None:
 
 def first_event(run_dir: Path) -> Event | None:
     """The first event, once it is written."""
-    return next(read_events(run_dir / EVENTS), None)
+    return events.first_event(run_dir / EVENTS)
 
 
 def is_study(created: Event) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from crack_sweeps.errors import RunNotFound
-from crack_sweeps.runs.directory import RunDirectory, all_runs, create_run_directory, find_run
+from crack_sweeps.runs.directory import RunDirectory, all_runs, create_run_directory, find_run, leftovers
 from crack_sweeps.runs.events import EventLog
 
 
@@ -56,6 +56,27 @@ def test_an_unknown_run_is_an_error_that_names_the_newest(tmp_path: Path, word: 
 def test_a_directory_that_died_before_its_first_event_is_no_run(tmp_path: Path) -> None:
     create_run_directory("a", outputs=tmp_path)
     assert list(all_runs(outputs=tmp_path)) == []
+
+
+WHOLE = '{"seq": 0, "time_ms": 1, "kind": "created", "run": "a"}\n'
+
+
+@pytest.mark.parametrize(
+    "events", [None, "", WHOLE[:-1], WHOLE[:20], WHOLE.replace("created", "attempt"), "nonsense\n"]
+)
+def test_a_directory_without_a_whole_first_event_is_a_leftover_and_no_run(tmp_path: Path, events: str | None) -> None:
+    whole = make(tmp_path, "20260101-000000-a-111111")
+    broken = RunDirectory(tmp_path / "20260102-000000-a-222222")
+    broken.path.mkdir()
+    broken.environment.write_text("{}")
+    if events is not None:
+        broken.events.write_text(events)
+    (tmp_path / "20260102-000000-a-222222.log").write_text("")
+    (tmp_path / "my notes").mkdir()
+    assert list(all_runs(outputs=tmp_path)) == [whole]
+    assert list(leftovers(outputs=tmp_path)) == [broken]
+    with pytest.raises(RunNotFound):
+        find_run("20260102", outputs=tmp_path)
 
 
 def test_status_follows_the_last_attempt(tmp_path: Path) -> None:
