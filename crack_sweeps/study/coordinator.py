@@ -295,7 +295,9 @@ class Coordinator:
         except StudyError:  # the forecaster itself is in trouble
             raise
         except SweepsError as error:  # settings that do not go together, or of which no network can be built
-            return Trial(arm.name, number, suggestion, "failed", facts={"reason": error.message}), arm.base
+            return Trial(
+                arm.name, number, suggestion, "failed", facts={"reason": _why_unusable(error, suggestion)}
+            ), arm.base
         if excess > 0:
             return Trial(arm.name, number, suggestion, "rejected", excess=excess, facts=facts), experiment
         alike = [t for t in past if t.facts.get("fingerprint") == facts["fingerprint"] and t.outcome != "rejected"]
@@ -560,6 +562,14 @@ class Coordinator:
 
     def _why_waiting(self, trial: Trial) -> str:
         return f"{self._name(trial)} waits for memory: it needs {_gib(self._need(trial))}; {self.packer.describe()}"
+
+
+def _why_unusable(error: SweepsError, suggestion: Mapping[str, Any]) -> str:
+    """What is wrong with a suggestion; what it set of the model stands before it where the error names none of it."""
+    if any(key in error.message for key in suggestion):
+        return error.message
+    of_model = [f"{key}: {value}" for key, value in suggestion.items() if key.startswith("model.")]
+    return ", ".join([*of_model, error.message])
 
 
 def _gib(num_bytes: int) -> str:

@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import crack_sweeps
 from crack_sweeps import durable
-from crack_sweeps.errors import DiskFull, StudyError, SweepsError
+from crack_sweeps.errors import DiskFull, SpecError, StudyError, SweepsError
 from crack_sweeps.specs.experiment import Experiment, HybridModel, Loss
 from crack_sweeps.study.warm import processes
 from crack_sweeps.training.footprint import DeviceType, MemoryForecast
@@ -78,8 +78,9 @@ class Forecaster:
         """What a training step of this experiment will hold at its peak.
 
         Raises:
-            SweepsError: The model cannot be built, or its precision is none of this device's.
-            StudyError: The child died, took too long, or met an error that is nobody's typing.
+            SweepsError: The settings are to blame: of them no model or step can be built, or their precision is none of
+                this device's.
+            StudyError: The child died, took too long, or has no memory left.
         """
         key = shape_key(experiment, self._on)
         if key not in self._known:
@@ -259,7 +260,13 @@ def _trace(experiment: Experiment, on: DeviceType) -> MemoryForecast | SweepsErr
         return forecast(experiment, device_type="cpu", amp_dtype=resolve_amp(experiment.training, torch.device("cpu")))
     except SweepsError as error:
         return error
+    except MemoryError as error:  # the host's want, not the settings': any other model would meet it too
+        return StudyError(f"the host has no memory left to build {experiment.name} ({error or 'MemoryError'})")
     except Exception as error:  # noqa: BLE001 - whatever a library says of one suggestion, the others go on
-        told = StudyError(f"the memory of {experiment.name} cannot be forecast: {type(error).__name__}: {error}")
+        text = " ".join(str(error).split())
+        told = SpecError(
+            f"{experiment.name}: no training step can be built of its settings ({type(error).__name__}: {text})",
+            hint="settings that timm or segmentation_models.pytorch have no network for",
+        )
         told.add_note(traceback.format_exc())
         return told

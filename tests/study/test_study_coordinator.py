@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from crack_sweeps.errors import NotFiniteError, NothingFits, OutOfMemory
+from crack_sweeps.errors import NotFiniteError, NothingFits, OutOfMemory, SpecError, StudyError
 from crack_sweeps.runs.events import read_events
 from crack_sweeps.specs.experiment import Experiment
+from crack_sweeps.study.coordinator import _why_unusable
 from crack_sweeps.study.ledger import read_rows
 from crack_sweeps.study.packing import Slot
 from crack_sweeps.study.updates import EpochDone, Launched, Rejected, StudyEnded, TrialEnded
@@ -97,6 +98,37 @@ def test_a_trial_that_fails_says_why_and_the_study_goes_on(bench: Bench) -> None
     assert updates[-1].num_failed == outcomes.count("failed")
     reasons = {trial.facts["reason"] for trial in bench.trials(study, folder) if trial.outcome == "failed"}
     assert reasons == {"loss is nan in epoch 1"}
+
+
+def test_settings_that_no_network_can_be_built_of_cost_one_suggestion_and_not_the_study(bench: Bench) -> None:
+    def bytes_of(experiment: Experiment) -> int:
+        if experiment.training.loss.dice_weight == 0.4:
+            raise SpecError("unet_small: no training step can be built of its settings (ValueError: no pattern)")
+        return 1 << 20
+
+    study = bench.resolve(trials=6)
+    updates, trials, folder = bench.run(study, good_at(0.003), bytes_of=bytes_of)
+    assert updates[-1].reason is None
+    lost = [trial for trial in bench.trials(study, folder) if trial.suggestion["training.loss.dice_weight"] == 0.4]
+    assert lost
+    assert all("(ValueError: no pattern)" in trial.facts["reason"] for trial in lost)
+    assert all(order.experiment.training.loss.dice_weight != 0.4 for order in trials.orders)
+
+
+def test_what_the_suggestion_set_of_the_model_stands_before_a_reason_that_names_none_of_it() -> None:
+    suggestion = {"model.encoder_cfg.model_name": "vit", "training.learning_rate": 0.1}
+    told = _why_unusable(SpecError("no step (ValueError: no pattern)"), suggestion)
+    assert told == "model.encoder_cfg.model_name: vit, no step (ValueError: no pattern)"
+    named = "toy.yaml: training.learning_rate: 0.1 is not so"
+    assert _why_unusable(SpecError(named), suggestion) == named
+
+
+def test_a_forecaster_in_trouble_ends_the_study(bench: Bench) -> None:
+    def bytes_of(_: Experiment) -> int:
+        raise StudyError("the process that forecasts memory died")
+
+    with pytest.raises(StudyError, match="died"):
+        bench.run(bench.resolve(trials=2), good_at(0.003), bytes_of=bytes_of)
 
 
 def test_out_of_memory_is_an_outcome_of_its_own(bench: Bench) -> None:

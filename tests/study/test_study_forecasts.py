@@ -219,10 +219,27 @@ def test_a_model_that_cannot_be_built_is_told_as_such(warm: Forecaster) -> None:
     assert warm.peak(experiment())  # and the child goes on
 
 
-def test_an_error_that_is_nobodys_typing_names_the_experiment_and_keeps_its_traceback(warm: Forecaster) -> None:
-    with pytest.raises(StudyError, match=r"the memory of x cannot be forecast: .*Error") as caught:
-        warm.peak(experiment(model__encoder_cfg__model_name="not_a_model_of_timm"))
+@pytest.mark.parametrize("name", ["not_a_model_of_timm", "vit_tiny_patch16_224"])
+def test_what_a_library_cannot_build_is_an_error_of_the_settings_and_keeps_its_traceback(
+    warm: Forecaster, name: str
+) -> None:
+    with pytest.raises(SpecError, match=r"x: no training step can be built of its settings \(.*Error: ") as caught:
+        warm.peak(experiment(model__encoder_cfg__model_name=name))
     assert "Traceback" in caught.value.__notes__[0]
+    assert warm.peak(experiment()), "and the child goes on"
+
+
+class Starved:
+    """Unpickled, it is an experiment whose every setting costs more memory than there is."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        starve = "lambda self, key: (_ for _ in ()).throw(MemoryError())"
+        return eval, (f"type('Starved', (), {{'name': 'x', '__getattr__': {starve}}})()",)
+
+
+def test_a_host_without_memory_is_nothing_that_the_settings_are_blamed_for(warm: Forecaster) -> None:
+    with pytest.raises(StudyError, match="the host has no memory left"):
+        warm._ask(Starved())  # type: ignore[arg-type]
 
 
 def test_a_precision_that_the_device_lacks_is_told(tmp_path: Path) -> None:
@@ -242,7 +259,7 @@ class Question:
 
 def test_the_child_sees_no_gpu_and_takes_one_thread(warm: Forecaster) -> None:
     question = "repr((__import__('os').environ['CUDA_VISIBLE_DEVICES'], __import__('torch').get_num_threads()))"
-    with pytest.raises(StudyError, match=r"\('', 1\)"):
+    with pytest.raises(SpecError, match=r"\('', 1\)"):
         warm._ask(Question(question))  # type: ignore[arg-type]
 
 
@@ -255,7 +272,7 @@ def child_of(forecaster: Forecaster) -> int:
 @POSIX
 def test_a_child_that_was_killed_in_between_is_replaced(warm: Forecaster) -> None:
     warm.peak(experiment())
-    with pytest.raises(StudyError):  # makes sure that there is a child
+    with pytest.raises(SpecError):  # makes sure that there is a child
         warm._ask(Question("'hello'"))  # type: ignore[arg-type]
     first = child_of(warm)
     assert warm._process is not None
