@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,11 +18,21 @@ from crack_sweeps.specs.experiment import Training
 from crack_sweeps.training.ema import WeightAverage
 from crack_sweeps.training.losses import loss_terms
 from crack_sweeps.training.optimiser import build_optimizer, learning_rate_factor
+from crack_sweeps.training.random_numbers import (
+    random_state,
+    restore_random_state,
+    restore_torch_random_state,
+    torch_random_state,
+)
 
 Batch = tuple[Tensor, Tensor]  # image_B3HW and mask_B1HW, uint8
 Batches = Callable[[int, int, int], Iterator[Batch]]  # (epoch from 0, first step of it to give, micro-batch)
 Validate = Callable[[nn.Module], Mapping[str, float]]
 OBJECTIVE = "val/crack_iou"
+_NORM = "train/gradient_norm"
+# The loss scale begins at 2^16 and halves with each step that overflows. After this many in a row it is 2^-14, and
+# below 1 even where training had raised it to 2^29: what overflows then is the gradient itself, at any scale.
+MAX_SKIPPED_IN_A_ROW = 30
 
 
 @dataclass
@@ -33,14 +41,16 @@ class Progress:
 
     epoch: int = 0  # epochs that are complete
     step_in_epoch: int = 0  # optimizer steps done in the epoch under way
-    sums: dict[str, float] = field(default_factory=dict)  # of losses and gradient norm over those steps
+    sums: dict[str, float] = field(default_factory=dict)  # of losses over those steps, of norms over the taken ones
     epoch_seconds: float = 0.0  # spent on those steps
     best_score: float | None = None
     best_epoch: int = 0
     stale_epochs: int = 0  # epochs since the best one
     micro_batch: int = 1
     activation_checkpointing: bool = False
-    skipped_steps: int = 0  # fp16 steps that the scaler left out
+    skipped_steps: int = 0  # fp16 steps left out, as their gradient overflowed at the scale of the loss
+    skipped_in_epoch: int = 0  # of them, those in the epoch under way
+    skipped_in_a_row: int = 0  # of them, the last ones, with no step taken since
     seconds: float = 0.0  # spent training and validating the complete epochs, over all attempts
     last_report: dict[str, Any] | None = None  # of the last complete epoch, so that a crash cannot lose it
 
@@ -101,7 +111,7 @@ class TrainingState:
         self.steps_per_epoch = steps_per_epoch
         self.optimizer = build_optimizer(model, training)
         self.parameters = list(model.parameters())  # once: to find them takes a hundredth of a step on a fast GPU
-        self.scaler = torch.amp.GradScaler(device.type, enabled=amp_dtype is torch.float16)
+        self.scaler = self._new_scaler()
         self.average = WeightAverage(model, training.ema_decay) if training.ema_decay is not None else None
         self.progress = Progress(
             micro_batch=training.batch_size, activation_checkpointing=training.activation_checkpointing
@@ -129,6 +139,15 @@ class TrainingState:
         """Whether the micro-batch changes what the model computes in training."""
         return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.model.modules())
 
+    def _new_scaler(self) -> torch.amp.GradScaler:
+        return torch.amp.GradScaler(self.device.type, enabled=self.amp_dtype is torch.float16)
+
+    def forget_gradients(self) -> None:
+        """Drop those of a step that was not finished, so that it can begin again."""
+        self.optimizer.zero_grad(set_to_none=True)
+        before, self.scaler = self.scaler.state_dict(), self._new_scaler()  # one that has unscaled will not do so again
+        self.scaler.load_state_dict(before)
+
     @contextmanager
     def evaluated_weights(self) -> Iterator[None]:
         """Inside, the model holds the weights that count: averaged where averaging is on."""
@@ -146,7 +165,7 @@ class TrainingState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "progress": asdict(self.progress),
-            "random": _random_state(self.device),
+            "random": random_state(self.device),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -156,9 +175,9 @@ class TrainingState:
             self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.progress = Progress(**state["progress"])
+        self.progress = _without_infinite_norms(Progress(**state["progress"]))
         self.model.set_activation_checkpointing(self.progress.activation_checkpointing)
-        _restore_random_state(state["random"], self.device)
+        restore_random_state(state["random"], self.device)
 
 
 def train(state: TrainingState, batches: Batches, validate: Validate) -> Iterator[Report]:
@@ -172,8 +191,9 @@ def train(state: TrainingState, batches: Batches, validate: Validate) -> Iterato
         validate: Scores the model as it is; must hold `val/crack_iou`, and leaves random numbers alone.
 
     Raises:
-        NotFiniteError: Loss or gradient is NaN or infinite; the step was not taken.
-        OutOfMemory: Not even the smallest micro-batch with activation checkpointing fits.
+        NotFiniteError: Loss or gradient is NaN or infinite; the step was not taken. With loss scaling a gradient may
+            overflow: only if it goes on to, however small the scale has become.
+        OutOfMemory: Not even the smallest micro-batch with activation checkpointing fits, or not the optimizer's state.
     """
     training, progress = state.training, state.progress
     factor_at = learning_rate_factor(training, training.epochs * state.steps_per_epoch)
@@ -187,17 +207,21 @@ def train(state: TrainingState, batches: Batches, validate: Validate) -> Iterato
         while progress.step_in_epoch < state.steps_per_epoch:
             for group in state.optimizer.param_groups:
                 group["lr"] = group["peak_lr"] * factor_at(state.step)
-            random_before = _torch_random_state(state.device)
+            random_before = torch_random_state(state.device)
             try:
                 figures = _accumulate_gradients(state, forward, stream)
             except torch.OutOfMemoryError:
                 figures = None  # dealt with below, where the traceback no longer holds on to memory
             if figures is None:
-                yield _shrink(state)
-                _restore_torch_random_state(random_before, state.device)
+                notice = _shrink(state)
+                restore_torch_random_state(random_before, state.device)
+                yield notice
                 stream = batches(progress.epoch, progress.step_in_epoch, progress.micro_batch)
                 continue
-            values = _step_unless_not_finite(figures, state)
+            try:
+                values = _step_unless_not_finite(figures, state)
+            except torch.OutOfMemoryError as error:
+                raise _no_room_to_step(state) from error
 
             progress.step_in_epoch += 1
             for name, value in values.items():
@@ -233,7 +257,7 @@ def _accumulate_gradients(
             sums[f"train/{name}"] = sums[f"train/{name}"] + share if f"train/{name}" in sums else share
     state.scaler.unscale_(state.optimizer)
     limit = training.gradient_clip_norm if training.gradient_clip_norm is not None else math.inf
-    sums["train/gradient_norm"] = nn.utils.clip_grad_norm_(state.parameters, limit)
+    sums[_NORM] = nn.utils.clip_grad_norm_(state.parameters, limit)
     return sums
 
 
@@ -246,10 +270,14 @@ def _step_unless_not_finite(figures: Mapping[str, Tensor], state: TrainingState)
     change, in a training that is over.
     """
     stacked = torch.stack(list(figures.values()))
-    if state.device.type != "cuda" or state.scaler.is_enabled() or not state.optimizer.defaults["fused"]:
+    if state.scaler.is_enabled():
+        return _take_scaled_step(dict(zip(figures, stacked.tolist(), strict=True)), state)
+    if state.device.type != "cuda" or not state.optimizer.defaults["fused"]:
         values = dict(zip(figures, stacked.tolist(), strict=True))
         _refuse_not_finite(values, state)
-        _take_step(state)
+        state.optimizer.step()
+        if state.average is not None:
+            state.average.update(state.model)
         return values
     copied = stacked.to("cpu", non_blocking=True)
     has_arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -273,31 +301,60 @@ def _queue_step_if_finite(optimizer: torch.optim.AdamW, figures: Tensor) -> None
         del optimizer.found_inf  # type: ignore[attr-defined]
 
 
-def _refuse_not_finite(values: Mapping[str, float], state: TrainingState) -> None:
-    """Stop before the step. With loss scaling an infinite gradient is the scaler's affair: it leaves the step out."""
+def _refuse_not_finite(values: Mapping[str, float], state: TrainingState, *, where: str = "") -> None:
+    """Stop before the step."""
     for name, value in values.items():
-        if math.isfinite(value) or (name == "train/gradient_norm" and state.scaler.is_enabled()):
-            continue
-        raise NotFiniteError(
-            f"{name} is {value} in epoch {state.progress.epoch + 1}, step {state.step + 1}; the step was not taken",
-            hint="try a lower `training.learning_rate`, a longer `training.warmup_fraction`, or training.use_amp=false",
-        )
+        if not math.isfinite(value):
+            raise NotFiniteError(
+                f"{name} is {value} in epoch {state.progress.epoch + 1}, step {state.step + 1}{where}; "
+                "the step was not taken",
+                hint="try a lower `training.learning_rate`, a longer `training.warmup_fraction`, "
+                "or training.use_amp=false",
+            )
 
 
-def _take_step(state: TrainingState) -> None:
-    scale = state.scaler.get_scale()
-    state.scaler.step(state.optimizer)
+def _take_scaled_step(values: dict[str, float], state: TrainingState) -> dict[str, float]:
+    """A step with loss scaling. A gradient that overflowed lowers the scale, and its step is left out.
+
+    Returns:
+        The figures, without the norm of a gradient that was not used.
+    """
+    progress, scale = state.progress, state.scaler.get_scale()
+    losses = {name: value for name, value in values.items() if name != _NORM}
+    _refuse_not_finite(losses, state)
+    if math.isfinite(values[_NORM]):
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        if state.average is not None:
+            state.average.update(state.model)
+        progress.skipped_in_a_row = 0
+        return values
     state.scaler.update()
-    if state.scaler.is_enabled() and state.scaler.get_scale() < scale:
-        state.progress.skipped_steps += 1  # its gradient overflowed, so the weights did not change
-    elif state.average is not None:
-        state.average.update(state.model)
+    if state.scaler.get_scale() >= scale:  # each gradient is finite: their norm is too large for any number
+        _refuse_not_finite(values, state)
+    most = min(MAX_SKIPPED_IN_A_ROW, state.training.epochs * state.steps_per_epoch)  # or all of a short training
+    if progress.skipped_in_a_row + 1 >= most:
+        _refuse_not_finite(values, state, where=f", as in the {progress.skipped_in_a_row} steps before it")
+    progress.skipped_steps += 1
+    progress.skipped_in_epoch += 1
+    progress.skipped_in_a_row += 1
+    return losses
+
+
+def _without_infinite_norms(progress: Progress) -> Progress:
+    """Repair what was stored after an overflow while the norms of steps that were left out still counted."""
+    if not math.isfinite(progress.sums.get(_NORM, 0.0)):
+        del progress.sums[_NORM]
+        progress.skipped_in_epoch = progress.step_in_epoch  # no norm of them is known any more
+    if progress.last_report is not None and not math.isfinite(progress.last_report["metrics"].get(_NORM, 0.0)):
+        del progress.last_report["metrics"][_NORM]
+    return progress
 
 
 def _shrink(state: TrainingState) -> Notice:
     """Out of memory: halve the micro-batch at constant effective batch; at the smallest, recompute activations."""
     progress, effective = state.progress, state.training.effective_batch
-    state.optimizer.zero_grad(set_to_none=True)
+    state.forget_gradients()
     if state.device.type == "cuda":
         torch.cuda.empty_cache()
     halved = range(state.model.min_batch_size, progress.micro_batch // 2 + 1)
@@ -322,6 +379,15 @@ def _shrink(state: TrainingState) -> Notice:
     )
 
 
+def _no_room_to_step(state: TrainingState) -> OutOfMemory:
+    """Nothing to try again: activations are freed by then, and a part of the weights may have changed."""
+    return OutOfMemory(
+        f"out of memory in epoch {state.progress.epoch + 1}, step {state.step + 1}, "
+        "in the optimizer's own step (its state takes twice the memory of the weights)",
+        hint="end what else runs on the device, or choose a smaller encoder or `model.decoder_cfg.width_multiplier`",
+    )
+
+
 def _close_epoch(state: TrainingState, validate: Validate) -> EpochReport:
     """Validate the weights that count, compare with the best, and begin the next epoch's books."""
     progress, training = state.progress, state.training
@@ -335,7 +401,10 @@ def _close_epoch(state: TrainingState, validate: Validate) -> EpochReport:
         )
     crops = training.effective_batch * state.steps_per_epoch
     is_best = progress.best_score is None or score > progress.best_score
-    metrics = {name: total / state.steps_per_epoch for name, total in progress.sums.items()}
+    num_taken = state.steps_per_epoch - progress.skipped_in_epoch
+    metrics = {
+        name: total / (num_taken if name == _NORM else state.steps_per_epoch) for name, total in progress.sums.items()
+    }
     metrics |= scores
     metrics |= {
         "lr": state.optimizer.param_groups[-1]["lr"],
@@ -347,40 +416,9 @@ def _close_epoch(state: TrainingState, validate: Validate) -> EpochReport:
     progress.epoch += 1
     progress.seconds += metrics["epoch_s"]
     progress.step_in_epoch, progress.epoch_seconds, progress.sums = 0, 0.0, {}
+    progress.skipped_in_epoch = 0
     if is_best:
         progress.best_score, progress.best_epoch, progress.stale_epochs = score, progress.epoch, 0
     else:
         progress.stale_epochs += 1
     return EpochReport(epoch=progress.epoch, step=state.step, metrics=metrics, is_best=is_best)
-
-
-def _torch_random_state(device: torch.device) -> dict[str, Any]:
-    state: dict[str, Any] = {"torch": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def _restore_torch_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    torch.set_rng_state(state["torch"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state_all(state["cuda"])
-
-
-def _random_state(device: torch.device) -> dict[str, Any]:
-    """All generators, as tensors and plain values."""
-    version, words, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    return {
-        **_torch_random_state(device),
-        "python": [version, list(words), gauss],
-        "numpy": [kind, [int(key) for key in keys], int(position), int(has_gauss), float(cached)],
-    }
-
-
-def _restore_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    _restore_torch_random_state(state, device)
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    kind, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), position, has_gauss, cached))

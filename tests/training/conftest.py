@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pynvml
 import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # tiny_training is shared by the files here
 
 
 @dataclass

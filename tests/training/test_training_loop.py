@@ -4,77 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import pytest
 import torch
+from tiny_training import SIDE, STEPS, Tiny, assert_same, constant_score, crops, fresh, settings, weights
 from torch import Tensor, nn
 
 from crack_sweeps.errors import NotFiniteError, OutOfMemory
-from crack_sweeps.models.segmenter import Segmenter
-from crack_sweeps.specs.experiment import Training
 from crack_sweeps.training.loop import EpochReport, Notice, StepReport, TrainingState, _queue_step_if_finite, train
-
-STEPS = 3
-SIDE = 16
-
-
-class Tiny(Segmenter):
-    """A few convolutions with GroupNorm and dropout, so that random numbers matter."""
-
-    def __init__(self, *, dropout: float = 0.2) -> None:
-        super().__init__(mean=[0.5] * 3, std=[0.25] * 3)
-        self.encoder = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.ReLU())
-        self.head = nn.Sequential(nn.Dropout2d(dropout), nn.Conv2d(8, 1, 1))
-        self.checkpointing = False
-
-    def forward(self, image_B3HW: Tensor) -> Tensor:
-        return self.head(self.encoder(self.normalise(image_B3HW)))
-
-    def encoder_stages(self) -> list[list[nn.Parameter]]:
-        return [list(self.encoder.parameters())]
-
-    def set_activation_checkpointing(self, enabled: bool) -> None:
-        self.checkpointing = enabled
-
-    def built(self) -> dict[str, object]:
-        return {}
-
-
-def settings(**changes: object) -> Training:
-    plain = {"batch_size": 4, "gradient_accumulation_steps": 2, "epochs": 2, "use_amp": False, "learning_rate": 0.01}
-    return Training(**{**plain, **changes})
-
-
-def fresh(training: Training, make: Callable[[], Tiny] = Tiny) -> TrainingState:
-    torch.manual_seed(training.seed)
-    return TrainingState(make(), training, device=torch.device("cpu"), amp_dtype=None, steps_per_epoch=STEPS)
-
-
-def crops(effective: int = 8):
-    """The same crops for an epoch whatever the micro-batch and the step to begin with."""
-
-    def batches(epoch: int, first_step: int, micro_batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = torch.Generator().manual_seed(epoch)
-        image = torch.randint(0, 256, (STEPS * effective, 3, SIDE, SIDE), dtype=torch.uint8, generator=generator)
-        mask = (image[:, :1] < 60).to(torch.uint8)
-        for start in range(first_step * effective, STEPS * effective, micro_batch):
-            yield image[start : start + micro_batch], mask[start : start + micro_batch]
-
-    return batches
-
-
-def constant_score(_: nn.Module) -> Mapping[str, float]:
-    return {"val/crack_iou": 0.5}
-
-
-def weights(state: TrainingState) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
-
-
-def assert_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
-    for name in one:
-        assert torch.equal(one[name], other[name]), name
 
 
 def test_reports_come_step_by_step_and_epoch_by_epoch() -> None:
@@ -198,6 +136,44 @@ def test_a_step_that_ran_out_of_memory_is_taken_with_the_same_crops() -> None:
     losses = [report.loss for report in train(disturbed, crops(), constant_score) if isinstance(report, StepReport)]
     assert disturbed.progress.micro_batch == 2
     assert losses == pytest.approx(calm_losses, rel=1e-4)
+
+
+def test_stored_when_memory_had_run_out_and_resumed_the_weights_are_the_same_bit_for_bit() -> None:
+    class Once(Tiny):
+        calls = 0
+
+        def forward(self, image_B3HW: Tensor) -> Tensor:
+            Once.calls += self.training
+            logits_B1HW = super().forward(image_B3HW)
+            if Once.calls == 4:  # in the second step, with random numbers drawn
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return logits_B1HW
+
+    whole, moments = fresh(settings(), Once), []
+    for report in train(whole, crops(), constant_score):
+        if isinstance(report, Notice):
+            moments.append(copy.deepcopy(whole.state_dict()))
+    (moment,) = moments
+    resumed = fresh(settings(), Once)
+    resumed.load_state_dict(moment)
+    for _ in train(resumed, crops(), constant_score):
+        pass
+    assert_same(weights(whole), weights(resumed))
+
+
+@pytest.mark.parametrize("amp_dtype", [None, torch.float16])
+def test_out_of_memory_in_the_optimizers_step_is_an_end_with_a_way_out(
+    amp_dtype: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = fresh(settings(), amp_dtype=amp_dtype)
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(state.optimizer, "step", full)
+    with pytest.raises(OutOfMemory, match=r"^out of memory in epoch 1, step 1, in the optimizer's own step") as caught:
+        list(train(state, crops(), constant_score))
+    assert "choose a smaller encoder" in str(caught.value.hint)
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
