@@ -275,9 +275,7 @@ def _step_unless_not_finite(figures: Mapping[str, Tensor], state: TrainingState)
     if state.device.type != "cuda" or not state.optimizer.defaults["fused"]:
         values = dict(zip(figures, stacked.tolist(), strict=True))
         _refuse_not_finite(values, state)
-        state.optimizer.step()
-        if state.average is not None:
-            state.average.update(state.model)
+        _take_step(state)
         return values
     copied = stacked.to("cpu", non_blocking=True)
     has_arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -313,6 +311,13 @@ def _refuse_not_finite(values: Mapping[str, float], state: TrainingState, *, whe
             )
 
 
+def _take_step(state: TrainingState) -> None:
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    if state.average is not None:
+        state.average.update(state.model)
+
+
 def _take_scaled_step(values: dict[str, float], state: TrainingState) -> dict[str, float]:
     """A step with loss scaling. A gradient that overflowed lowers the scale, and its step is left out.
 
@@ -323,10 +328,7 @@ def _take_scaled_step(values: dict[str, float], state: TrainingState) -> dict[st
     losses = {name: value for name, value in values.items() if name != _NORM}
     _refuse_not_finite(losses, state)
     if math.isfinite(values[_NORM]):
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-        if state.average is not None:
-            state.average.update(state.model)
+        _take_step(state)
         progress.skipped_in_a_row = 0
         return values
     state.scaler.update()
