@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float32, UInt8
 from torch import nn
 
 from crack_sweeps.data.masks import read_pair
 from crack_sweeps.data.photos import Photo, ResolvedMaskRule
-from crack_sweeps.errors import NotFiniteError
+from crack_sweeps.errors import NotFiniteError, OutOfMemory
 from crack_sweeps.evaluation.counts import PixelCounts, count_pixels, stack
 from crack_sweeps.evaluation.scores import Evaluation
 from crack_sweeps.evaluation.tiles import Predict, predict_image
@@ -36,16 +36,40 @@ def predictor(
     batch_size: int,
     amp_dtype: torch.dtype | None,
 ) -> Predict:
-    """`predict_image` with everything but the photo filled in."""
-    return functools.partial(
-        predict_image,
-        model,
-        tile_px=tile_px,
-        overlap=overlap,
-        device=device,
-        batch_size=batch_size,
-        amp_dtype=amp_dtype,
-    )
+    """`predict_image` with everything but the photo filled in.
+
+    Where the device runs out of memory, half as many tiles are seen at once from there on; where they lie, and so the
+    prediction up to rounding, stays the same.
+
+    Raises:
+        OutOfMemory: When it is called and the device does not hold one tile.
+    """
+
+    def predict(image_HW3: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W"]:
+        nonlocal batch_size
+        while True:
+            try:
+                return predict_image(
+                    model,
+                    image_HW3,
+                    tile_px=tile_px,
+                    overlap=overlap,
+                    device=device,
+                    batch_size=batch_size,
+                    amp_dtype=amp_dtype,
+                )
+            except torch.OutOfMemoryError as error:
+                if batch_size == 1:
+                    raise OutOfMemory(
+                        f"out of memory: {device} has no room to predict one tile of {tile_px} px",
+                        hint="end what else runs on the device, or choose a smaller `evaluation.tile_px`, encoder or "
+                        "`model.decoder_cfg.width_multiplier`",
+                    ) from error
+            # Outside the handler: the error's traceback keeps the batch that did not fit.
+            batch_size //= 2
+            torch.cuda.empty_cache()
+
+    return predict
 
 
 def each_photo(predict: Predict, photos: Iterable[Photo], rule: ResolvedMaskRule) -> Iterator[PhotoCounts]:
@@ -54,6 +78,7 @@ def each_photo(predict: Predict, photos: Iterable[Photo], rule: ResolvedMaskRule
     Raises:
         DataError: A photo or mask cannot be read.
         NotFiniteError: The prediction is NaN somewhere; that is a failure with a reason, never a score.
+        OutOfMemory: The device does not hold one tile.
     """
     for photo in photos:
         image_HW3, mask_HW = read_pair(photo, rule)

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from crack_sweeps.data.photos import Photo, ResolvedMaskRule
-from crack_sweeps.errors import DataError, NotFiniteError
+from crack_sweeps.errors import DataError, NotFiniteError, OutOfMemory
 from crack_sweeps.evaluation.evaluate import each_photo, evaluate, gather, predictor, same_few
 from crack_sweeps.evaluation.scores import choose_threshold, score
 
@@ -70,6 +70,35 @@ def test_the_batch_size_changes_no_score(photos: list[Photo]) -> None:
         for batch_size in (1, 3, 64)
     ]
     assert scores[0] == scores[1] == scores[2]
+
+
+class Greedy(DarkIsCrack):
+    """Runs out of memory with more than so many tiles at once."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+        self.tried: list[int] = []
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.tried.append(len(image))
+        if len(image) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(image)
+
+
+def test_out_of_memory_halves_the_tiles_at_once_for_good_and_changes_no_score(photos: list[Photo]) -> None:
+    model = Greedy(1).train()
+    figures = score(evaluate(model, photos, RULE, **SETTINGS), 0.5)
+    assert figures == score(evaluate(DarkIsCrack(), photos, RULE, **SETTINGS), 0.5)
+    assert model.tried == [4, 2, *[1] * 18]  # 2 x 3 tiles of each photo
+    assert model.training
+
+
+def test_a_device_that_does_not_hold_one_tile_is_an_error_with_a_way_out(photos: list[Photo]) -> None:
+    with pytest.raises(OutOfMemory, match="cpu has no room to predict one tile of 32 px") as caught:
+        evaluate(Greedy(0), photos, RULE, **SETTINGS)
+    assert "evaluation.tile_px" in str(caught.value.hint)
 
 
 def test_photos_are_read_one_at_a_time_and_no_further_than_the_caller_goes(photos: list[Photo]) -> None:
