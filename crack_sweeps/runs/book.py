@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import psutil
-
 from crack_sweeps import durable
 from crack_sweeps.runs.directory import RunDirectory, Status
 from crack_sweeps.runs.events import EventLog, read_events
 from crack_sweeps.runs.preparation import Prepared
+from crack_sweeps.runs.process import Trainer
 from crack_sweeps.runs.record import RunRecord, write_record
 from crack_sweeps.training.loop import Notice, Progress
 
@@ -66,9 +63,7 @@ class RunBook:
         self._log.append(
             "attempt",
             attempt=self._attempts,
-            pid=os.getpid(),
-            process_started=psutil.Process().create_time(),
-            host=platform.node(),
+            **Trainer.this_process().told(),
             resumed_from_step=resumed_from_step,
         )
         self._files([(self.run.config, ""), (self.run.environment, "")])

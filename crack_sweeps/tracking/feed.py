@@ -72,7 +72,10 @@ class Feed:
     def trainer(self) -> Trainer | None:
         """The process that writes the events."""
         attempt = self.story.attempt
-        return self._starter if attempt is None or attempt["seq"] < self._first_seq else Trainer.of(attempt)
+        if attempt is None or attempt["seq"] < self._first_seq:
+            return self._starter
+        trainer = Trainer.of(attempt)
+        return self._starter if trainer == self._starter else trainer  # an event may know less of the same process
 
     @property
     def num_read(self) -> int:

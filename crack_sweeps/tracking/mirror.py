@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import logging
 import os
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -164,8 +164,7 @@ def main() -> int:
     parser.add_argument("run_dir", type=Path, help="the run's directory, or the study's folder")
     parser.add_argument("--follow", action="store_true", help="go on until the run has ended")
     parser.add_argument("--study", action="store_true", help="follow a study's folder and all runs that it names")
-    parser.add_argument("--trainer-pid", type=int, help="the process to follow before its first attempt is written")
-    parser.add_argument("--trainer-started", type=float, help="that process's start time, s since the epoch")
+    parser.add_argument("--trainer", type=json.loads, help="the process to follow until an attempt is written, as JSON")
     parser.add_argument("--first-seq", type=int, default=0, help="an end before this event is an earlier attempt's")
     arguments = parser.parse_args()
     sys.stdout = MaskedStream(sys.stdout)
@@ -177,9 +176,7 @@ def main() -> int:
         if not arguments.follow and not arguments.study:
             send(arguments.run_dir)
         else:
-            starter = Trainer.this_process()
-            if arguments.trainer_pid is not None:
-                starter = replace(starter, pid=arguments.trainer_pid, started=arguments.trainer_started)
+            starter = Trainer.of(arguments.trainer) if arguments.trainer is not None else Trainer.this_process()
             if arguments.study:
                 from crack_sweeps.tracking.study_mirror import follow_study
 

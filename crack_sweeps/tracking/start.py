@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -63,8 +64,7 @@ def _start(folder: Path, *mode: str) -> MirrorHandle:
     log.parent.mkdir(parents=True, exist_ok=True)
     trainer = Trainer.this_process()
     command = [sys.executable, "-m", "crack_sweeps.tracking.mirror", os.fspath(folder), *mode]
-    command += ["--trainer-pid", str(trainer.pid), "--trainer-started", repr(trainer.started)]
-    command += ["--first-seq", str(_num_events(folder))]
+    command += ["--trainer", json.dumps(trainer.told()), "--first-seq", str(_num_events(folder))]
     # One thread and no GPU: the mirror converts weights once and must take nothing from the training.
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     with log.open("ab") as output:

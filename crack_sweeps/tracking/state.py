@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from crack_sweeps import durable
 from crack_sweeps.runs import events
 from crack_sweeps.runs.events import Event, read_events
+from crack_sweeps.runs.process import Trainer as Trainer
 from crack_sweeps.tracking.location import StoreLocation
 
 EVENTS = "events.jsonl"
 TRACKING = "tracking.json"
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]  # as MLflow calls them
-_START_TOLERANCE_S = 2.0  # process start times are in clock ticks since boot, and the boot time itself is rounded
 
 
 @dataclass(frozen=True)
@@ -108,44 +105,3 @@ def left_open(run_dir: Path) -> bool:
         elif event["kind"] == "ended":
             ended = True
     return not ended and (attempt is None or Trainer.of(attempt).is_dead())
-
-
-@dataclass(frozen=True)
-class Trainer:
-    """A training process, told apart from a later one with the same number by its start time."""
-
-    pid: int
-    started: float
-    host: str
-
-    @classmethod
-    def of(cls, attempt: dict[str, Any]) -> Trainer:
-        """The process that an `attempt` event names."""
-        return cls(pid=int(attempt["pid"]), started=float(attempt["process_started"]), host=str(attempt["host"]))
-
-    @classmethod
-    def this_process(cls) -> Trainer:
-        """The calling process."""
-        import psutil
-
-        return cls(pid=os.getpid(), started=psutil.Process().create_time(), host=platform.node())
-
-    @property
-    def is_here(self) -> bool:
-        """Whether it is a process of this machine."""
-        return self.host in (platform.node(), socket.gethostname())
-
-    def is_dead(self) -> bool:
-        """Whether it certainly runs no more; a process of another machine is never certain."""
-        import psutil
-
-        if not self.is_here:
-            return False
-        try:
-            process = psutil.Process(self.pid)
-            return (
-                abs(process.create_time() - self.started) > _START_TOLERANCE_S
-                or process.status() == psutil.STATUS_ZOMBIE
-            )
-        except psutil.NoSuchProcess:
-            return True

@@ -76,9 +76,7 @@ class Run:
         self.log.append(
             "attempt",
             attempt=number,
-            pid=trainer.pid if pid is None else pid,
-            process_started=trainer.started,
-            host=trainer.host,
+            **{**trainer.told(), **({"pid": pid} if pid is not None else {})},
             resumed_from_step=resumed_from_step,
         )
         return self

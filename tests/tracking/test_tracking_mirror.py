@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from crack_sweeps.tracking import mirror, patience
+from crack_sweeps.tracking.feed import Feed
 from crack_sweeps.tracking.quiet import quiet_mlflow
 from crack_sweeps.tracking.start import start_mirror
 from crack_sweeps.tracking.state import Trainer, read_state, unsent
@@ -80,6 +81,24 @@ def test_a_training_that_dies_before_its_first_attempt_ends_the_mirror_too(
     this = Trainer.this_process()
     follow(make_run().created(), Trainer(dead_pid, this.started, this.host))
     assert shown().only_run().info.status == "KILLED"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a start is known by its date alone")
+@pytest.mark.parametrize("fields", [(), ("process_boot", "process_ticks")], ids=["now", "told by date alone"])
+def test_a_step_of_the_clock_is_not_the_training_s_death(
+    here: Path, make_run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, fields: tuple[str, ...]
+) -> None:
+    import psutil
+
+    this = Trainer.this_process()
+    run = make_run().created()
+    told = {key: value for key, value in this.told().items() if key not in fields}
+    run.log.append("attempt", attempt=1, resumed_from_step=None, **told)
+    create_time = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: create_time(self) + 3600)
+    feed = Feed(run.path, None, starter=this)
+    assert not feed.is_dead_after_reading()
+    assert feed.trainer == this
 
 
 def test_the_mirror_of_a_resumed_run_does_not_take_the_old_end_for_the_new(

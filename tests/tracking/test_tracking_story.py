@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from crack_sweeps.runs.events import read_events
-from crack_sweeps.tracking.state import TRACKING, TrackingState, Trainer, left_open, read_state, unsent, write_state
+from crack_sweeps.tracking.state import TRACKING, TrackingState, left_open, read_state, unsent, write_state
 from crack_sweeps.tracking.story import EventTail, Story, param_text, safe_key, tag_text
 
 
@@ -100,10 +100,3 @@ def test_a_run_is_left_open_only_if_its_last_training_is_dead_and_silent(
     assert not left_open(run.path)
     run.attempt(3, pid=dead_pid).finish()
     assert not left_open(run.path)
-
-
-def test_a_process_with_a_recycled_number_is_not_the_training() -> None:
-    this = Trainer.this_process()
-    assert not this.is_dead()
-    assert Trainer(this.pid, this.started - 100, this.host).is_dead()
-    assert not Trainer(this.pid, this.started - 100, "another-host").is_dead()
