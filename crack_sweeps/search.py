@@ -15,19 +15,19 @@ from crack_sweeps.data.open import open_photos
 from crack_sweeps.data.photos import PhotoSet
 from crack_sweeps.errors import DeviceError, StoreError, UserError
 from crack_sweeps.runs.directory import OUTPUTS
-from crack_sweeps.specs.study_loading import ResolvedStudy, identity, resolve_study
+from crack_sweeps.specs.study_loading import Identity, ResolvedStudy, identity, resolve_study
 from crack_sweeps.study.calibration import Calibration, calibrate, host_name
 from crack_sweeps.study.coordinator import Coordinator, Machinery
 from crack_sweeps.study.data_facts import write_data_facts
 from crack_sweeps.study.floor_scores import floor_scores
-from crack_sweeps.study.folder import Opened, StudyFolder, open_folder
+from crack_sweeps.study.folder import StudyFolder, find_stored, open_folder
 from crack_sweeps.study.forecasts import Forecaster
-from crack_sweeps.study.imports import import_trials
+from crack_sweeps.study.imports import import_trials, sources
 from crack_sweeps.study.ledger import read_rows
 from crack_sweeps.study.local import LocalExecutor
 from crack_sweeps.study.packing import Packer, read_slots
-from crack_sweeps.study.plan import StudyPlan, find_stored, make_study_plan, scratch_forecaster
-from crack_sweeps.study.store import Store, database_of, sqlite_url
+from crack_sweeps.study.plan import StudyPlan, make_study_plan, scratch_forecaster
+from crack_sweeps.study.store import Store, database_of, own_url, require_usable
 from crack_sweeps.study.updates import StudyEnded, StudyUpdate
 from crack_sweeps.study.warm import processes
 from crack_sweeps.tracking.location import mask, require_local, store_location
@@ -149,7 +149,8 @@ def plan_study(
     resolved = _resolve(study, flags)
     photos = open_photos(resolved.arms[0].base.data, root=ARTIFACTS, draw=False)
     on, packer, calibration = _machine(resolved)
-    stored = find_stored(resolved, identity(resolved, photos.digest) if photos is not None else None)
+    known = identity(resolved, photos.digest) if photos is not None else None
+    stored = find_stored(resolved.spec.name, known)
     for warning in photos.warnings if photos is not None else ():
         notify(f"warning: {warning}")
     notify("forecasting the memory of the space's shapes ...")
@@ -215,9 +216,11 @@ def searching(
     storage = flags.get("storage")
     settled = settle_study(study, flags, notify)
     resolved = settled.study
+    known = identity(resolved, settled.photos.digest)
+    require_storage(resolved, known, storage)
     opened = open_folder(
         resolved,
-        identity(resolved, settled.photos.digest),
+        known,
         {
             "memory_budget_bytes": settled.packer.largest_budget(),
             "calibration": asdict(settled.calibration),
@@ -226,9 +229,9 @@ def searching(
         },
     )
     folder, facts = opened.folder, opened.folder.read_facts()
-    refuse_other_storage(opened, storage)
-    url = storage or sqlite_url(database_of(folder))
-    tell_study(resolved, settled, opened, notify)
+    refuse_other_storage(folder, storage)
+    url = storage or own_url(folder)
+    tell_study(resolved, settled, folder, notify)
     with ExitStack() as stack:
         try:
             stack.enter_context(folder.lock().acquire(timeout=LOCK_PATIENCE_S))
@@ -236,16 +239,22 @@ def searching(
             lease = folder.read_lease()
             who = f"process {lease.pid} on {lease.host}" if lease is not None else "another process"
             raise UserError(
-                f"study {folder.name} is being searched by {who}", hint=f"`sweeps stop {folder.name}` stops it cleanly"
+                f"study {folder.typed} is being searched by {who}",
+                hint=f"`sweeps stop {folder.typed}` stops it cleanly",
             ) from None
         folder.write_lease()
         folder.stop_request.unlink(missing_ok=True)
         write_data_facts(folder, settled.photos)
         processes()  # the warm server imports while the store is opened
-        store = stack.enter_context(closing(Store(url, folder.name, resolved.all_arms, resolved.spec.objective)))
-        if opened.imports_from is not None:
-            before = storage or sqlite_url(database_of(opened.imports_from))
-            import_trials(opened.imports_from, before, resolved, store, notify=notify)
+        store = stack.enter_context(
+            closing(Store(url, folder.name, resolved.all_arms, resolved.spec.objective, owner=folder, notify=notify))
+        )
+        if opened.gone:
+            notify(f"warning: no trials of {' and '.join(opened.gone)} come along: what was there is gone")
+        if opened.before:
+            import_trials(sources(opened.before, storage), resolved, store, outputs=OUTPUTS, notify=notify)
+        if not facts.get("imported"):
+            folder.add_facts(imported=True)
         forecaster = stack.enter_context(Forecaster(folder.forecasts, settled.on))
         executor = stack.enter_context(closing(LocalExecutor()))
         coordinator = Coordinator(
@@ -277,29 +286,45 @@ def _conclude(folder: StudyFolder, photos: PhotoSet, notify: Notify) -> Sequence
     return write_artifacts(folder)
 
 
-def refuse_other_storage(opened: Opened, storage: str | None) -> None:
+def require_storage(study: ResolvedStudy, known: Identity, storage: str | None) -> None:
+    """See that the study's trials can be kept where they shall be, before its folder says that they are there.
+
+    Raises:
+        UserError: They cannot, or are elsewhere, or belong to another study of this name.
+    """
+    stored = find_stored(study.spec.name, known)
+    sources(stored.before, storage)
+    if stored.exists:
+        refuse_other_storage(stored.folder, storage)
+    elif storage is not None or database_of(stored.folder).is_file():
+        url = storage or own_url(stored.folder)
+        require_usable(url, stored.folder.name, study.all_arms, study.spec.objective)
+
+
+def refuse_other_storage(folder: StudyFolder, storage: str | None) -> None:
     """A study goes on where its trials are: elsewhere it would begin anew under the same name.
 
     Raises:
         UserError: Another storage was typed than it began with, or its database is gone.
     """
-    folder, kept = opened.folder, opened.folder.read_facts()["storage"]
+    kept = folder.read_facts()["storage"]
     given = mask(storage) if storage is not None else None
     if kept != given:
         where = kept or database_of(folder).as_posix()
-        hint = f"type --storage {kept} (with its password)" if kept is not None else "leave --storage out"
-        raise UserError(f"study {folder.name} keeps its trials in {where}, not in {given or 'its folder'}", hint=hint)
+        hint = f"type --storage {kept}" if kept is not None else "leave --storage out"
+        hint += " (with its password)" if kept is not None and "***" in kept else ""
+        raise UserError(f"study {folder.typed} keeps its trials in {where}, not in {given or 'its folder'}", hint=hint)
     if kept is None and not database_of(folder).is_file() and any(read_rows(folder)):
         raise UserError(
-            f"study {folder.name}: its database {database_of(folder)} is gone, and its ledger has trials",
+            f"study {folder.typed}: its database {database_of(folder)} is gone, and its ledger has trials",
             hint="`sweeps doctor --fix` rebuilds it from ledger and runs; or set SWEEPS_STORE as it was",
         )
 
 
-def tell_study(study: ResolvedStudy, settled: Settled, opened: Opened, notify: Notify) -> None:
+def tell_study(study: ResolvedStudy, settled: Settled, folder: StudyFolder, notify: Notify) -> None:
     """Say what is searched, and what is odd about it."""
     look = ": a quick look, never to be compared with full runs" if study.quick_look else ""
-    notify(f"study {opened.folder.name} in {opened.folder.path}, profile {study.profile}{look}")
+    notify(f"study {folder.typed} in {folder.path}, profile {study.profile}{look}")
     for key in study.fixed:
         notify(f"{key} was typed, so it is not searched")
     for warning in settled.photos.warnings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -41,6 +42,18 @@ class StudyFolder:
     def version(self) -> int:
         """From 1."""
         return int(self.path.name.partition("@")[2] or 1)
+
+    @property
+    def typed(self) -> str:
+        """The name that people reach it by: a bare name is that of the newest version."""
+        newer = self.version == 1 and any(
+            (path / "identity.json").is_file() for path in self.path.parent.glob(f"{self.plain_name}@*")
+        )
+        return f"{self.name}@1" if newer else self.name
+
+    def typed_trial(self, stored: str) -> str:
+        """The name that people reach a trial by whose name in the study's files is given."""
+        return self.typed + stored.removeprefix(self.name)
 
     @property
     def snapshot(self) -> Path:
@@ -110,6 +123,10 @@ class StudyFolder:
             raise UserError(f"{self.facts_file}: format {facts.get('format')}, this version reads {FORMAT}")
         return facts
 
+    def add_facts(self, **facts: Any) -> None:
+        """More for identity.json; the caller holds the study's lock."""
+        durable.write_text(self.facts_file, json.dumps({**self.read_facts(), **facts}, indent=1) + "\n")
+
     def read_study(self) -> ResolvedStudy:
         """The study as it began."""
         return load_study_snapshot(self.snapshot)
@@ -133,7 +150,7 @@ def all_studies(*, root: Path = STUDIES) -> list[StudyFolder]:
 
 
 def find_study(wanted: str | None, *, root: Path = STUDIES) -> StudyFolder:
-    """The study of that name, its newest version where none is typed; the newest of all for None.
+    """The study of a typed name: NAME is its newest version, NAME@1 the first; None the newest of all.
 
     Raises:
         StudyNotFound: There is none.
@@ -144,69 +161,105 @@ def find_study(wanted: str | None, *, root: Path = STUDIES) -> StudyFolder:
             raise StudyNotFound(f"there is no study under {root} yet", hint="begin one with `sweeps study`")
         return found[0]
     wanted = wanted.rstrip("/").removeprefix(f"{root}/")
-    exact = [folder for folder in found if folder.name == wanted] if "@" in wanted else []
-    versions = exact or [folder for folder in found if folder.plain_name == wanted]
+    plain, at, version = wanted.partition("@")
+    versions = [f for f in found if f.plain_name == plain and (not at or str(f.version) == version)]
     if versions:
         return max(versions, key=lambda folder: folder.version)
-    names = [folder.name for folder in found]
+    names = [folder.typed for folder in found]
     close = nearest(wanted, names)
     hint = f"did you mean {close}?" if close else f"there are {', '.join(names[:8])}" if names else "there is none yet"
     raise StudyNotFound(f"no study is named `{wanted}`", hint=hint)
 
 
+def stored_study(name: str, *, root: Path = STUDIES) -> StudyFolder:
+    """The study that a file names: `toy` is the first version there, whatever came after it.
+
+    Raises:
+        StudyNotFound: Its folder is gone.
+    """
+    folder = StudyFolder(root / name)
+    if not folder.facts_file.is_file():
+        raise StudyNotFound(f"study {name} is gone: {folder.path} is not there", hint="put its folder back")
+    return folder
+
+
 @dataclass(frozen=True)
-class Opened:
-    """A study's folder, ready for a coordinator.
+class Stored:
+    """What there is of a study.
 
     Args:
-        is_new: Nothing of it has been searched yet.
-        imports_from: The version before, where only the space is another: its trials that still fit come along.
+        folder: Its folder, or the one that it would get.
+        exists: Whether it has begun.
+        before: Earlier versions, the oldest first, where only the space is another: their trials that still fit come
+            along. Empty once they have.
+        gone: Names of those whose folders are no longer there.
     """
 
     folder: StudyFolder
-    is_new: bool
-    imports_from: StudyFolder | None
+    exists: bool
+    before: tuple[StudyFolder, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
+def find_stored(name: str, identity: Identity | None, *, root: Path = STUDIES) -> Stored:
+    """The folder that `open_folder` would open; nothing is made.
+
+    Args:
+        name: The study's, without a version.
+        identity: What tells it apart; None before its photos are there, so it cannot have begun.
+        root: Folder of all studies.
+    """
+    versions = sorted((f for f in all_studies(root=root) if f.plain_name == name), key=lambda folder: folder.version)
+    facts = {folder: folder.read_facts() for folder in versions}
+    for folder in reversed(versions):
+        if identity is not None and (facts[folder]["space"], facts[folder]["rest"]) == (identity.space, identity.rest):
+            earlier = [StudyFolder(root / name) for name in _imports(facts[folder])]
+            gone = tuple(old.name for old in earlier if old not in facts)
+            return Stored(folder, True, tuple(old for old in earlier if old in facts), gone)
+    alike = [folder for folder in versions if identity is not None and facts[folder]["rest"] == identity.rest]
+    version = versions[-1].version + 1 if versions else 1
+    return Stored(StudyFolder(root / (name if version == 1 else f"{name}@{version}")), False, tuple(alike))
 
 
 def open_folder(
     study: ResolvedStudy, identity: Identity, decided: Mapping[str, Any], *, root: Path = STUDIES
-) -> Opened:
+) -> Stored:
     """The folder of the study with this identity, or a new one under the next version.
 
     Args:
         study: What is searched.
         identity: What tells it apart; budgets and jobs are not in it.
         decided: Kept for the study's whole life if it is new, such as the memory budget in bytes.
+        root: Folder of all studies.
     """
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".lock"):
-        versions = sorted(
-            (folder for folder in all_studies(root=root) if folder.plain_name == study.spec.name),
-            key=lambda folder: folder.version,
-        )
-        for folder in reversed(versions):
-            facts = folder.read_facts()
-            if (facts["space"], facts["rest"]) == (identity.space, identity.rest):
-                return Opened(folder, is_new=False, imports_from=_imported(facts, root))
-        before = [folder for folder in versions if folder.read_facts()["rest"] == identity.rest]
-        version = versions[-1].version + 1 if versions else 1
-        folder = StudyFolder(root / (study.spec.name if version == 1 else f"{study.spec.name}@{version}"))
+        found = find_stored(study.spec.name, identity, root=root)
+        if found.exists:
+            return found
+        folder = found.folder
         folder.path.mkdir(exist_ok=True)  # one without identity.json is what a crash left of this very step
         durable.write_text(folder.snapshot, dump_study_snapshot(study))
         facts = {
             "format": FORMAT,
+            "id": secrets.token_hex(8),
             "space": identity.space,
             "rest": identity.rest,
-            "imports_from": before[-1].name if before else None,
+            "imports_from": [old.name for old in found.before],
+            "imported": not found.before,
             "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             **decided,
         }
         durable.write_text(folder.facts_file, json.dumps(facts, indent=1) + "\n")
-        return Opened(folder, is_new=True, imports_from=before[-1] if before else None)
+        return found
 
 
-def _imported(facts: Mapping[str, Any], root: Path) -> StudyFolder | None:
-    return StudyFolder(root / facts["imports_from"]) if facts["imports_from"] else None
+def _imports(facts: Mapping[str, Any]) -> list[str]:
+    """Versions whose trials are still to come along; a single name, or null, is how that was written at first."""
+    named = facts["imports_from"]
+    if facts.get("imported"):
+        return []
+    return named if isinstance(named, list) else [named] if named else []
 
 
 def _last_touched(folder: StudyFolder) -> float:

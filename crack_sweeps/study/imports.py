@@ -1,58 +1,154 @@
-"""Trials of the version before, brought into a study whose space has changed, where they still mean something."""
+"""Trials of earlier versions, brought into a study whose space has changed, where they still mean something."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from crack_sweeps.errors import SpecError
+from filelock import Timeout
+
+from crack_sweeps.errors import SpecError, StoreError
 from crack_sweeps.specs.study import exists, identified
 from crack_sweeps.specs.study_loading import Arm, ResolvedStudy, flat, settle
 from crack_sweeps.study.distributions import axis
 from crack_sweeps.study.folder import StudyFolder
 from crack_sweeps.study.history import Trial
-from crack_sweeps.study.ledger import trial_name
-from crack_sweeps.study.store import Store
+from crack_sweeps.study.ledger import Ledger, read_rows, row_of, trial_name
+from crack_sweeps.study.outcome import ended, outcome_of
+from crack_sweeps.study.store import Store, database_of, sqlite_url
+from crack_sweeps.tracking.location import mask
 
 CARRIED = frozenset({"complete", "pruned", "failed", "out_of_memory"})  # what was rejected is forecast anew
+LEFT = "a newer version of the study was begun before it had ended"
+
+
+@dataclass(frozen=True)
+class Source:
+    """An earlier version, and where its trials are stored."""
+
+    folder: StudyFolder
+    url: str
+
+
+def sources(before: Sequence[StudyFolder], storage: str | None) -> list[Source]:
+    """Earlier versions with the storage that each was begun with, whatever the new one's is.
+
+    Args:
+        before: Folders of earlier versions.
+        storage: What was typed for the new one; it may have the password that no file keeps.
+
+    Raises:
+        StoreError: A storage has a password that was not typed, or its file is gone.
+    """
+    found = []
+    for folder in before:
+        kept = folder.read_facts().get("storage")
+        if kept is not None and storage is not None and mask(storage) == kept:
+            found.append(Source(folder, storage))
+        elif kept is not None and "***" in kept:
+            raise StoreError(
+                f"trials of {folder.typed} would come along, and their storage {kept} needs its password",
+                hint=f"type --storage {kept} (with its password), or give this study another `name` in its file",
+            )
+        elif kept is not None:
+            found.append(Source(folder, kept))
+        elif (database := database_of(folder)).is_file():
+            found.append(Source(folder, sqlite_url(database)))
+        elif any(read_rows(folder)):
+            raise StoreError(
+                f"trials of {folder.typed} would come along, and its database {database} is gone",
+                hint="`sweeps doctor --fix` rebuilds it from ledger and runs; or set SWEEPS_STORE as it was",
+            )
+    return found
 
 
 def import_trials(
-    before: StudyFolder, url: str, study: ResolvedStudy, store: Store, *, notify: Callable[[str], None]
+    before: Sequence[Source], study: ResolvedStudy, store: Store, *, outputs: Path, notify: Callable[[str], None]
 ) -> None:
     """Bring over what fits, once; a crash in between is made good by the next call.
 
+    A trial that has come along from version to version is the same one: it is known by its run.
+
     Args:
-        before: The version that is imported from.
-        url: Where its trials are stored.
+        before: The versions that are imported from, the oldest first.
         study: The new version.
         store: Its store; nothing has been searched there yet.
+        outputs: Folder of all runs.
         notify: Told what came along.
     """
-    old_study = before.read_study()
-    main = old_study.arms[0].name
-    with closing(Store(url, before.name, old_study.arms, old_study.spec.objective)) as old_store:
+    with ExitStack() as stack:
+        opened = [(source, source.folder.read_study()) for source in before]
+        stores = [
+            stack.enter_context(
+                closing(Store(source.url, source.folder.name, old.all_arms, old.spec.objective, owner=source.folder))
+            )
+            for source, old in opened
+        ]
         for arm in study.arms:
             here = store.trials(arm.name)
             if any(trial.facts.get("imported_from") is None for trial in here):
                 continue  # it has been searched already, so the import was complete
-            old_arm = next((old for old in old_study.arms if old.name == arm.name), None)
-            if old_arm is None:
-                continue
-            known = {trial.facts["imported_from"] for trial in here}
-            found = [trial for trial in old_store.trials(arm.name) if trial.outcome in CARRIED]
-            number = len(here)
-            for trial in found:
-                name = trial.facts.get("imported_from") or trial_name(before, main, arm.name, trial.number)
-                suggestion = translated(trial, old_arm, arm)
-                if suggestion is None or name in known:
-                    continue
-                facts = {**trial.facts, "imported_from": name, "repeat_of": None}
-                store.add(replace(trial, number=number, suggestion=suggestion, facts=facts))
-                number += 1
-            notify(f"the space has changed: {number} of {len(found)} trials of {before.name} still fit and came along")
+            known = {told_apart_by(trial, str(trial.facts["imported_from"])) for trial in here}
+            number, seen = len(here), set(known)
+            for (source, old), old_store in zip(opened, stores, strict=True):
+                for key, trial in _fitting(source.folder, old, old_store, arm, seen):
+                    if key not in known:
+                        store.add(replace(trial, number=number))
+                        known.add(key)
+                        number += 1
+            if seen:
+                names = " and ".join(source.folder.typed for source in before)
+                notify(f"the space has changed: {number} of {len(seen)} trials of {names} still fit and came along")
+        for (source, old), old_store in zip(opened, stores, strict=True):
+            _close(source.folder, old, old_store, outputs)
+
+
+def _fitting(
+    folder: StudyFolder, study: ResolvedStudy, store: Store, new: Arm, seen: set[str]
+) -> Iterator[tuple[str, Trial]]:
+    """What an earlier version has of an arm and the new space holds, each by what tells it apart; `seen` gets all."""
+    old = next((arm for arm in study.arms if arm.name == new.name), None)
+    for trial in store.trials(new.name) if old is not None else ():
+        if old is None or not is_carried(trial):
+            continue
+        name = folder.typed_trial(trial_name(folder, study.arms[0].name, new.name, trial.number))
+        name = trial.facts.get("imported_from") or name
+        key = told_apart_by(trial, name)
+        seen.add(key)
+        suggestion = translated(trial, old, new)
+        if suggestion is not None:
+            facts = {**trial.facts, "imported_from": name, "repeat_of": None}
+            yield key, replace(trial, suggestion=suggestion, facts=facts)
+
+
+def _close(folder: StudyFolder, study: ResolvedStudy, store: Store, outputs: Path) -> None:
+    """Trials of an earlier version that had not ended will not be gone on with: that is their end."""
+    try:
+        with folder.lock().acquire(blocking=False), closing(Ledger(folder)) as ledger:
+            for arm in study.all_arms:
+                for trial in store.trials(arm.name):
+                    if trial.outcome != "running":
+                        continue
+                    over = outcome_of(trial, outputs=outputs, objective=study.spec.objective)
+                    over = over or ended(trial, "failed", LEFT)
+                    store.finish(over)
+                    name = trial_name(folder, study.arms[0].name, arm.name, trial.number)
+                    ledger.add(row_of(over, name=name, outputs=outputs))
+    except Timeout:
+        return  # it is being searched at this moment, so that they go on
+
+
+def is_carried(trial: Trial) -> bool:
+    """Whether a trial of an earlier version says something of its settings."""
+    return trial.outcome in CARRIED and trial.facts.get("reason") != LEFT
+
+
+def told_apart_by(trial: Trial, name: str) -> str:
+    """What a trial keeps when it comes along: its run, or the name that it had, if it never had one."""
+    return str(trial.facts.get("run") or trial.facts.get("imported_from") or name)
 
 
 def translated(trial: Trial, old: Arm, new: Arm) -> Mapping[str, Any] | None:

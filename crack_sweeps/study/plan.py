@@ -25,15 +25,15 @@ from crack_sweeps.runs.directory import RunDirectory, all_runs
 from crack_sweeps.specs.experiment import Experiment
 from crack_sweeps.specs.loading import load_resolved
 from crack_sweeps.specs.study import Choices, Objective, Parameter, Pruner, described, exists, identified, unfrozen
-from crack_sweeps.specs.study_loading import Arm, Identity, ResolvedStudy, settle
+from crack_sweeps.specs.study_loading import Arm, ResolvedStudy, settle
 from crack_sweeps.study.calibration import Calibration
 from crack_sweeps.study.disk import checkpoint_bytes, study_disk
 from crack_sweeps.study.distributions import axis
-from crack_sweeps.study.folder import STUDIES, StudyFolder, all_studies
+from crack_sweeps.study.folder import Stored, StudyFolder
 from crack_sweeps.study.forecasts import Forecaster, shape_key
 from crack_sweeps.study.history import TRAINED, Trial
-from crack_sweeps.study.imports import CARRIED, translated
-from crack_sweeps.study.ledger import read_rows
+from crack_sweeps.study.imports import is_carried, told_apart_by, translated
+from crack_sweeps.study.ledger import read_rows, trial_name
 from crack_sweeps.study.packing import Packer, Placement
 from crack_sweeps.study.pruning import judge, rungs
 from crack_sweeps.training.footprint import DeviceType, MemoryForecast
@@ -109,7 +109,7 @@ class ArmPlan:
         space: Each parameter in words.
         num_trials: Trials of its search, those of earlier versions that fit included; 0 where its settings stand.
         num_done: Of these, how many are over.
-        num_imported: Of these, how many would come along from the version before.
+        num_imported: Of these, how many would come along from versions before.
         num_finals: Trainings of its best settings afterwards, each scored on test.
         num_finals_done: Of these, how many are over, if the finalist stays the same.
         memory: What its trials need.
@@ -230,7 +230,7 @@ class StudyPlan:
     def _arm_rows(self, arm: ArmPlan) -> list[tuple[str, str]]:
         memory = arm.memory
         done = [f"{arm.num_done} done"] if self.stored else []
-        done += [f"{arm.num_imported} come along from the version before"] if arm.num_imported else []
+        done += [f"{arm.num_imported} come along from versions before"] if arm.num_imported else []
         trainings = f"{arm.num_trials}" + (f": {', '.join([*done, f'{arm.num_left} to go'])}" if done else "")
         trainings = trainings if arm.num_trials else "none: its settings stand as shipped"
         finals = f"{arm.num_finals}" + (f": {arm.num_finals_done} done" if arm.num_finals_done else "")
@@ -282,49 +282,13 @@ class StudyPlan:
         ]
 
 
-@dataclass(frozen=True)
-class Stored:
-    """What there is of a study already.
-
-    Args:
-        folder: Its folder, or the one that it would get.
-        exists: Whether it has begun.
-        before: The version that trials would come along from.
-    """
-
-    folder: StudyFolder
-    exists: bool
-    before: StudyFolder | None
-
-
-def find_stored(study: ResolvedStudy, identity: Identity | None, *, root: Path = STUDIES) -> Stored:
-    """The folder that `open_folder` would open; nothing is made.
-
-    Args:
-        study: What would be searched.
-        identity: Its identity; None before its photos are there, so it cannot have begun.
-        root: Folder of all studies.
-    """
-    name = study.spec.name
-    versions = sorted((f for f in all_studies(root=root) if f.plain_name == name), key=lambda folder: folder.version)
-    facts = {folder: folder.read_facts() for folder in versions}
-    if identity is not None:
-        for folder in reversed(versions):
-            if (facts[folder]["space"], facts[folder]["rest"]) == (identity.space, identity.rest):
-                return Stored(folder, True, None)
-    alike = [folder for folder in versions if identity is not None and facts[folder]["rest"] == identity.rest]
-    version = versions[-1].version + 1 if versions else 1
-    new = StudyFolder(root / (name if version == 1 else f"{name}@{version}"))
-    return Stored(new, False, alike[-1] if alike else None)
-
-
 @contextmanager
 def scratch_forecaster(stored: Stored, on: DeviceType) -> Iterator[Forecaster]:
     """A forecaster that knows what the study's does, and writes to a file that is deleted afterwards."""
     with tempfile.TemporaryDirectory(prefix="crack_sweeps-plan-") as scratch:
         cache = Path(scratch) / "forecasts.json"
-        for folder in (stored.folder, stored.before):
-            if folder is not None and folder.forecasts.is_file():
+        for folder in (stored.folder, *reversed(stored.before)):
+            if folder.forecasts.is_file():
                 shutil.copyfile(folder.forecasts, cache)
                 break
         with Forecaster(cache, on) as forecaster:
@@ -371,7 +335,7 @@ def make_study_plan(
             num_done=done[arm.name],
             num_finals=study.num_finals(arm),
             num_finals_done=min(done[arm.final().name], study.num_finals(arm)),
-            num_imported=0 if stored.before is None else _num_imported(arm, stored.before),
+            num_imported=0 if stored.exists else _num_imported(arm, stored.before),
             memory=survey.memory,
         )
         for arm, survey in zip(study.arms, surveys, strict=True)
@@ -553,17 +517,20 @@ def _over(one: _Drawn, budget: int) -> bool:
 # --- what is there -------------------------------------------------------------------------------
 
 
-def _num_imported(arm: Arm, before: StudyFolder) -> int:
-    """Trials of the version before that the new space still holds."""
-    old = next((old for old in before.read_study().arms if old.name == arm.name), None)
-    if old is None:
-        return 0
-    trials = (
-        Trial(arm.name, row["number"], row["suggestion"], row["outcome"])
-        for row in read_rows(before)
-        if row["arm"] == arm.name and row["outcome"] in CARRIED
-    )
-    return sum(translated(trial, old, arm) is not None for trial in trials)
+def _num_imported(arm: Arm, before: Sequence[StudyFolder]) -> int:
+    """Trials of the versions before that the new space still holds."""
+    known: set[str] = set()
+    for folder in before:
+        study = folder.read_study()
+        old = next((old for old in study.arms if old.name == arm.name), None)
+        for row in read_rows(folder) if old is not None else ():
+            trial = Trial(arm.name, row["number"], row["suggestion"], row["outcome"], facts=row)
+            if old is None or row["arm"] != arm.name or not is_carried(trial):
+                continue
+            if translated(trial, old, arm) is not None:
+                name = trial_name(folder, study.arms[0].name, arm.name, trial.number)
+                known.add(told_apart_by(trial, folder.typed_trial(name)))
+    return len(known)
 
 
 def _placed(packer: Packer, needs: Sequence[int], most: int) -> list[Placement]:

@@ -56,7 +56,7 @@ def repair(folder: StudyFolder, url: str, *, outputs: Path, write: bool) -> Iter
 
     Raises:
         StudyError: A coordinator is at work.
-        StoreError: The store cannot be opened.
+        StoreError: The store cannot be opened, or has the trials of another study of this name.
     """
     if not write and url.startswith("sqlite") and not _file_of(url).is_file():
         yield Flaw(f"study {folder.name}", f"its database {_file_of(url)} is gone")
@@ -66,11 +66,15 @@ def repair(folder: StudyFolder, url: str, *, outputs: Path, write: bool) -> Iter
         lock = folder.lock().acquire(blocking=False)
     except Timeout:
         raise StudyError(f"study {folder.name} is being searched", hint=f"`sweeps stop {folder.name}` first") from None
-    with lock, closing(Store(url, folder.name, study.all_arms, study.spec.objective)) as store:
+    with lock, closing(_store(folder, study, url, make=write)) as store:
         for arm in study.all_arms:
             yield from _missing_in_store(folder, study, arm, store, outputs, write=write)
             yield from _untold(folder, study, arm, store, outputs, write=write)
         yield from _outside(folder, write=write)
+
+
+def _store(folder: StudyFolder, study: ResolvedStudy, url: str, *, make: bool) -> Store:
+    return Store(url, folder.name, study.all_arms, study.spec.objective, owner=folder, make=make, patience_s=0)
 
 
 def _missing_in_store(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,11 +18,13 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from crack_sweeps.errors import StoreError, StudyError
+from crack_sweeps.runs.events import read_events
 from crack_sweeps.specs.study import Objective
 from crack_sweeps.specs.study_loading import Arm
 from crack_sweeps.study.distributions import encoded_suggestion
 from crack_sweeps.study.folder import StudyFolder
 from crack_sweeps.study.history import Outcome, Trial
+from crack_sweeps.study.ledger import read_rows
 from crack_sweeps.tracking.location import mask, network_file_system
 
 Answer = TypeVar("Answer")
@@ -30,6 +33,8 @@ MEMORY = "memory"  # the one constraint of every trial: forecast peak over budge
 BUSY_TIMEOUT_S = 60  # with SQLite's 5 s, trials are lost under load; with 60 s none was
 PATIENCE_S = 120.0  # how long a database may be away, as PostgreSQL is when it restarts
 FIRST_PAUSE_S = 0.1
+_SQLITE = "sqlite"
+OWNER = "crack_sweeps.owner"  # the attribute of an Optuna study that says whose it is
 
 STATES: Mapping[Outcome, TrialState] = {
     "running": TrialState.RUNNING,
@@ -44,34 +49,74 @@ STATES: Mapping[Outcome, TrialState] = {
 class Store:
     """The trials of a study, one Optuna study per arm.
 
+    Two people may give their studies one name in one database, and a study's folder may be deleted and begun anew: so
+    each Optuna study bears the mark of the folder whose trials it has, and no other folder may have them. One without
+    a mark, as they were before there were marks, becomes that of the first folder that knows of trials itself.
+
     Args:
         url: SQLAlchemy's address of the database.
         name: The study's, with its version.
         arms: What is searched.
         objective: Which way is better.
+        owner: The folder whose trials these are; None asks for no mark, and leaves none.
+        make: Make what is missing there; otherwise an arm that is not there has no trials.
+        patience_s: How long a server that does not answer may be away while the store is opened.
+        notify: Told when an answer is waited for.
 
     Raises:
-        StoreError: The database cannot be opened, or is not Optuna's.
+        StoreError: The database cannot be opened, is not Optuna's, or has another study of this name.
     """
 
-    def __init__(self, url: str, name: str, arms: tuple[Arm, ...], objective: Objective) -> None:
-        self._shown = mask(url)
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        arms: tuple[Arm, ...],
+        objective: Objective,
+        *,
+        owner: StudyFolder | None = None,
+        make: bool = True,
+        patience_s: float = PATIENCE_S,
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._shown, self._name, self._notify = mask(url), name, notify
         self._arms = {arm.name: arm for arm in arms}
+        self._ids: dict[tuple[str, int], int] = {}
         direction = StudyDirection.MAXIMIZE if objective.direction == "maximize" else StudyDirection.MINIMIZE
+        if url.startswith(_SQLITE):  # a file that is busy is waited for by SQLite itself, one that is not there never
+            patience_s = 0
         with quiet_optuna():
             try:
-                self._storage = _open(url)
-                self._study_ids = {arm: self._study_id(f"{name}/{arm}", direction) for arm in self._arms}
-            except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, ImportError) as error:
+                self._storage = self._try(lambda: _open(url), patience_s)
+                self._study_ids = self._try(self._find, patience_s)
+                if owner is not None:
+                    for arm in self._study_ids:
+                        self._require_own(arm, owner)
+                if make:
+                    for arm in self._arms:
+                        self._try(partial(self._make, arm, direction, owner), patience_s)
+            except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, RuntimeError) as error:
                 text = mask(str(error).strip().splitlines()[0])
                 raise StoreError(f"{self._shown}: cannot be used ({text})", hint="check --storage") from error
-        self._ids: dict[tuple[str, int], int] = {}
 
     def trials(self, arm: str) -> list[Trial]:
         """All trials of an arm by number."""
+        if arm not in self._study_ids:
+            return []
         found = self._try(lambda: self._storage.get_all_trials(self._study_ids[arm], deepcopy=False))
         self._ids |= {(arm, frozen.number): frozen._trial_id for frozen in found}
         return [_read(arm, frozen) for frozen in sorted(found, key=lambda frozen: frozen.number)]
+
+    def require_free(self) -> None:
+        """Refuse to begin a study here where another of its name has been begun.
+
+        Raises:
+            StoreError: There is one.
+        """
+        for arm in self._study_ids:
+            mark = self._mark(arm)
+            if mark is not None or self.trials(arm):
+                raise self._taken(mark)
 
     def add(self, trial: Trial) -> None:
         """A new trial, whole, in one transaction.
@@ -117,22 +162,77 @@ class Store:
         if value is None and STATES[trial.outcome] == TrialState.PRUNED and trial.intermediate:
             value = trial.intermediate[max(trial.intermediate)]  # as Optuna itself writes a pruned trial
         values = None if value is None else [value]
-        self._try(lambda: self._storage.set_trial_state_values(trial_id, STATES[trial.outcome], values))
+        self._try(partial(self._end, trial_id, STATES[trial.outcome], values))
+
+    def _end(self, trial_id: int, state: TrialState, values: list[float] | None) -> None:
+        """Once is as good as twice: an answer may be lost after the database has done what it was told."""
+        try:
+            self._storage.set_trial_state_values(trial_id, state, values)
+        except optuna.exceptions.UpdateFinishedTrialError as error:
+            stored = self._storage.get_trial(trial_id)
+            if (stored.state, stored.values) != (state, values):
+                raise self._told_otherwise(stored) from error
 
     def _set_attributes(self, trial_id: int, attributes: Mapping[str, Any]) -> None:
         for key, value in attributes.items():
-            self._try(partial(self._storage.set_trial_user_attr, trial_id, key, value))
+            self._try(partial(self._set_attribute, trial_id, key, value))
+
+    def _set_attribute(self, trial_id: int, key: str, value: Any) -> None:
+        try:
+            self._storage.set_trial_user_attr(trial_id, key, value)
+        except optuna.exceptions.UpdateFinishedTrialError as error:
+            stored = self._storage.get_trial(trial_id)
+            if key not in stored.user_attrs or stored.user_attrs[key] != json.loads(json.dumps(value)):
+                raise self._told_otherwise(stored) from error
+
+    def _told_otherwise(self, stored: FrozenTrial) -> StudyError:
+        return StudyError(
+            f"{self._shown}: trial {stored.number} has ended otherwise ({stored.state.name.lower()}) in the meantime: "
+            "another coordinator writes to this study",
+            hint="stop the other one; `sweeps status` names it",
+        )
 
     def close(self) -> None:
         """Give the connections back."""
         self._storage.remove_session()
         self._storage.engine.dispose()
 
-    def _study_id(self, name: str, direction: StudyDirection) -> int:
-        try:
-            return self._storage.get_study_id_from_name(name)
-        except KeyError:
-            return self._storage.create_new_study([direction], name)
+    def _find(self) -> dict[str, int]:
+        """Optuna's studies by arm, as far as there are any."""
+        found: dict[str, int] = {}
+        for arm in self._arms:
+            with suppress(KeyError):
+                found[arm] = self._storage.get_study_id_from_name(f"{self._name}/{arm}")
+        return found
+
+    def _make(self, arm: str, direction: StudyDirection, owner: StudyFolder | None) -> None:
+        """An arm's study and its mark, so far as they are missing; a crash in between leaves an empty one without."""
+        if arm not in self._study_ids:
+            try:
+                self._study_ids[arm] = self._storage.create_new_study([direction], f"{self._name}/{arm}")
+            except optuna.exceptions.DuplicatedStudyError:  # by us, and the answer was lost; or by another just now
+                self._study_ids |= self._find()
+        if owner is not None and self._mark(arm) is None:
+            self._storage.set_study_user_attr(self._study_ids[arm], OWNER, _mark_of(owner))
+        if owner is not None:
+            self._require_own(arm, owner)
+
+    def _mark(self, arm: str) -> dict[str, str] | None:
+        return self._storage.get_study_user_attrs(self._study_ids[arm]).get(OWNER)
+
+    def _require_own(self, arm: str, owner: StudyFolder) -> None:
+        mark = self._mark(arm)
+        if mark is None and (not self.trials(arm) or _knows_of_trials(owner)):
+            return
+        if mark != _mark_of(owner):
+            raise self._taken(mark)
+
+    def _taken(self, mark: Mapping[str, str] | None) -> StoreError:
+        since = f", begun {mark['began']}," if mark is not None else ""
+        return StoreError(
+            f"{self._shown}: another study named {self._name}{since} has its trials there",
+            hint="give this one another `name` in its file, or another --storage",
+        )
 
     def _try_once(self, trial: Trial, frozen: FrozenTrial) -> int:
         """Creating is not repeatable: after an error, look whether it was done all the same."""
@@ -149,21 +249,35 @@ class Store:
         except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.OperationalError):
             return self._try(create)
 
-    def _try(self, call: Callable[[], Answer]) -> Answer:
+    def _try(self, call: Callable[[], Answer], patience_s: float = PATIENCE_S) -> Answer:
         """Optuna repeats no call that failed: a database that restarts, or that is locked, would lose a trial."""
-        deadline, pause_s = time.monotonic() + PATIENCE_S, FIRST_PAUSE_S
+        deadline, pause_s = time.monotonic() + patience_s, FIRST_PAUSE_S
         while True:
             try:
                 return call()
             except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.OperationalError) as error:
+                if not patience_s:
+                    raise
+                text = mask(str(error).strip().splitlines()[0])
                 if time.monotonic() > deadline:
-                    text = mask(str(error).strip().splitlines()[0])
                     raise StoreError(
-                        f"{self._shown}: no answer for {PATIENCE_S:.0f} s ({text})",
+                        f"{self._shown}: no answer for {patience_s:.0f} s ({text})",
                         hint="the same command goes on with the study when it is back",
                     ) from error
+                if pause_s == FIRST_PAUSE_S:
+                    self._notify(f"warning: {self._shown}: no answer ({text}); waiting for up to {patience_s:.0f} s")
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 5.0)
+
+
+def require_usable(url: str, name: str, arms: tuple[Arm, ...], objective: Objective) -> None:
+    """See that a study which has not begun could keep its trials somewhere; makes no study there.
+
+    Raises:
+        StoreError: The database cannot be opened, or has another study of this name.
+    """
+    with closing(Store(url, name, arms, objective, make=False, patience_s=0)) as store:
+        store.require_free()
 
 
 def sqlite_url(path: Path) -> str:
@@ -172,14 +286,13 @@ def sqlite_url(path: Path) -> str:
 
 
 def database_of(folder: StudyFolder) -> Path:
-    """Where Optuna's SQLite file is; SWEEPS_STORE moves it to a local disk.
+    """Where Optuna's SQLite file is or will be; SWEEPS_STORE moves it to a local disk.
 
     Raises:
         StoreError: It would be on a network file system, where SQLite loses writes.
     """
     moved = os.environ.get("SWEEPS_STORE")
     path = Path(moved) / "studies" / folder.name / "optuna.db" if moved else folder.database
-    path.parent.mkdir(parents=True, exist_ok=True)
     kind = network_file_system(path)
     if kind is not None:
         raise StoreError(
@@ -187,6 +300,28 @@ def database_of(folder: StudyFolder) -> Path:
             hint="name a local folder with SWEEPS_STORE=/local/folder, or a server with --storage",
         )
     return path
+
+
+def own_url(folder: StudyFolder) -> str:
+    """The address of a study's own SQLite file, whose folder is made.
+
+    Raises:
+        StoreError: As `database_of` does.
+    """
+    path = database_of(folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return sqlite_url(path)
+
+
+def _mark_of(folder: StudyFolder) -> dict[str, str]:
+    """What tells a folder apart; before folders had ids, the second in which it was begun did."""
+    facts = folder.read_facts()
+    return {"id": facts.get("id", ""), "began": facts["began"], "space": facts["space"], "rest": facts["rest"]}
+
+
+def _knows_of_trials(folder: StudyFolder) -> bool:
+    told = (event["kind"] == "trial" for event in read_events(folder.events))
+    return any(True for _ in read_rows(folder)) or any(told)
 
 
 def _open(url: str) -> RDBStorage:

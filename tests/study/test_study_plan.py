@@ -20,7 +20,7 @@ from crack_sweeps.specs.loading import dump
 from crack_sweeps.specs.study import Choices, Objective, Pruner, Range
 from crack_sweeps.specs.study_loading import ResolvedStudy, identity, resolve_study
 from crack_sweeps.study.calibration import Calibration
-from crack_sweeps.study.folder import open_folder
+from crack_sweeps.study.folder import find_stored, open_folder
 from crack_sweeps.study.forecasts import shape_key
 from crack_sweeps.study.packing import Packer, Slot
 from crack_sweeps.study.plan import (
@@ -28,7 +28,6 @@ from crack_sweeps.study.plan import (
     StudyPlan,
     Work,
     draw_suggestion,
-    find_stored,
     make_study_plan,
     pruning_share,
     scratch_forecaster,
@@ -87,7 +86,7 @@ def resolved(photos: Path, **flags: Any) -> ResolvedStudy:
 def plan(study: ResolvedStudy, photo_set: PhotoSet | None, **changes: Any) -> StudyPlan:
     """On a host with 5 GiB free and 4 processors."""
     slot = Slot(None, 0, "host memory", 20 * GIB, int(5.001 / 0.95 * GIB), 4)
-    stored = find_stored(study, identity(study, photo_set.digest) if photo_set is not None else None)
+    stored = find_stored(study.spec.name, identity(study, photo_set.digest) if photo_set is not None else None)
     settings: dict[str, Any] = {
         "on": "cpu",
         "packer": Packer(lambda: [slot], jobs=study.spec.jobs, limit_bytes=study.spec.memory_budget_bytes),
@@ -372,7 +371,7 @@ def test_the_studys_own_forecasts_are_known_and_the_plans_are_not_kept(
     known = {"forecasts": {shape_key(base, "cpu"): asdict(forecast(GIB))}}
     folder.forecasts.write_text(json.dumps(known))
     before = tree(folder.path)
-    stored = find_stored(study, identity(study, photo_set.digest))
+    stored = find_stored(study.spec.name, identity(study, photo_set.digest))
     with scratch_forecaster(stored, "cpu") as forecaster:
         assert forecaster.peak(base) == forecast(GIB)
         monkeypatch.setattr(forecaster, "_ask", lambda experiment: forecast(2 * GIB))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from crack_sweeps import search
 from crack_sweeps.errors import StoreError, UserError
-from crack_sweeps.study.folder import find_study
+from crack_sweeps.specs.study_loading import Identity
+from crack_sweeps.study.folder import find_study, open_folder
 from crack_sweeps.study.ledger import read_rows
+from crack_sweeps.study.store import Store
+
+if TYPE_CHECKING:
+    from stand_in_study import Bench
 
 
 @pytest.fixture
@@ -53,6 +59,7 @@ def test_on_a_network_file_system_a_study_is_refused_with_the_way_out(
     assert caught.value.exit_code == 2
     assert "SWEEPS_STORE" in (caught.value.hint or "")
     assert "--storage" in (caught.value.hint or "")
+    assert not Path("studies/toy").exists(), "the way out must stay open"
 
 
 def test_a_storage_that_cannot_be_used_is_named_without_its_password(flags: dict[str, Any]) -> None:
@@ -60,3 +67,16 @@ def test_a_storage_that_cannot_be_used_is_named_without_its_password(flags: dict
         search.run_study("toy", storage="postgresql://me:hunter2secret@nowhere.invalid/db", **flags)
     assert "hunter2secret" not in str(caught.value)
     assert "--storage" in (caught.value.hint or "")
+    assert not Path("studies/toy").exists(), "a mistyped address must not become the study's for good"
+
+
+def test_a_study_whose_name_another_has_in_the_database_is_refused_before_anything_is_written(
+    here: Path, bench: Bench, flags: dict[str, Any]
+) -> None:
+    study = bench.resolve(trials=2)
+    folder = open_folder(study, Identity("a", "b"), {}, root=here / "alice").folder
+    with closing(Store("sqlite:///one.db", "toy", study.all_arms, study.spec.objective, owner=folder)):
+        pass
+    with pytest.raises(StoreError, match="another study named toy"):
+        search.run_study("toy", storage="sqlite:///one.db", **flags)
+    assert not Path("studies/toy").exists()
