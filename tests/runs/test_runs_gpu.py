@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -93,6 +94,19 @@ def test_a_run_on_a_gpu_is_finished_and_its_memory_is_told_by_allocator_and_driv
     if told["source"] == "torch+nvml":
         assert peaks["vram/peak_process_bytes"] > peaks["vram/peak_reserved_bytes"]
     assert told["forecast"]["total_bytes"] == made.forecast.total_bytes
+
+
+def test_a_float16_run_is_finished_though_gradients_may_overflow_until_the_scale_suits_them(
+    here: Path, photos: Path
+) -> None:
+    made = prepared(photos, HYBRID, training__amp_dtype="float16", training__epochs=6)
+    assert made.amp_dtype is torch.float16
+    updates = go_on(made, begin_run(made))
+    assert record(updates).status == "FINISHED"
+    told = [update.metrics for update in updates if isinstance(update, EpochReport)]
+    assert all(math.isfinite(value) for metrics in told for value in metrics.values())
+    assert told[-1]["amp/skipped_steps"] < 6 * 3
+    assert told[-1]["train/gradient_norm"] > 0
 
 
 @pytest.mark.parametrize("workers", [0, 1])
