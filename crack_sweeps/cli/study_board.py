@@ -11,6 +11,7 @@ from crack_sweeps.cli.study_words import (
     COLUMNS,
     ended_line,
     figure,
+    final_of,
     head_line,
     left,
     memory,
@@ -67,6 +68,7 @@ class _Seen:
     counts: Mapping[str, int]
     best: Mapping[str, Any] | None
     trained_s: float
+    winners: Mapping[str, str | None]  # by the finalist's arm: the settings that its count is of
     running: Mapping[str, _Row] = field(default_factory=dict)
     recent: tuple[str, ...] = ()
 
@@ -92,7 +94,12 @@ class StudyBoard:
         """
         self._names = short_names(keys)
         self._seen = _Seen(
-            standing, trained_by_arm(standing), standing.counts, standing.best, trained_s=standing.hours * 3600
+            standing,
+            trained_by_arm(standing),
+            standing.counts,
+            standing.best,
+            trained_s=standing.hours * 3600,
+            winners={final_of(arm.arm): arm.winner for arm in standing.arms if arm.num_trials},
         )
 
     def hear(self, update: StudyUpdate) -> str | None:
@@ -183,11 +190,15 @@ class StudyBoard:
         assert seen is not None
         arm = update.trial.arm
         is_main = arm == seen.standing.arms[0].arm
+        trained, winners = seen.trained.get(arm, 0), seen.winners
+        if arm in winners and (mark := update.trial.facts.get("fingerprint")) != winners[arm]:
+            trained, winners = 0, {**winners, arm: mark}  # those that were counted are an earlier winner's
         self._seen = replace(
             seen,
+            winners=winners,
             running={key: row for key, row in seen.running.items() if key != update.name},
             counts={**seen.counts, outcome: seen.counts.get(outcome, 0) + is_main},
-            trained={**seen.trained, arm: seen.trained.get(arm, 0) + (outcome in TRAINED)},
+            trained={**seen.trained, arm: trained + (outcome in TRAINED)},
             trained_s=seen.trained_s + seconds,
             recent=(*seen.recent, line)[-NUM_RECENT:],
         )

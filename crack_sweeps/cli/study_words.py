@@ -107,10 +107,10 @@ def head_line(
         best: Row of the main arm's best.
     """
     main, *baselines = standing.arms
-    line = f"study {standing.study}: {trained.get(main.arm, 0)} of {main.num_trials} trials trained"
-    tuned = [f"{arm.arm} {trained.get(arm.arm, 0)} of {arm.num_trials}" for arm in baselines if arm.num_trials]
+    line = f"study {standing.study}: {of_wanted(trained.get(main.arm, 0), main.num_trials)} trials trained"
+    tuned = [f"{arm.arm} {of_wanted(trained.get(arm.arm, 0), arm.num_trials)}" for arm in baselines if arm.num_trials]
     line += f" ({', '.join(tuned)})" if tuned else ""
-    finals = sum(trained.get(final_of(arm.arm), 0) for arm in standing.arms)
+    finals = sum(min(trained.get(final_of(arm.arm), 0), arm.num_seeds) for arm in standing.arms)
     if finals:
         line += f", finalists {finals} of {sum(arm.num_seeds for arm in standing.arms)}"
     if best is not None:
@@ -119,6 +119,11 @@ def head_line(
         if counts.get(outcome):
             line += f", {counts[outcome]} {outcome.replace('_', ' ')}"
     return line
+
+
+def of_wanted(number: int, wanted: int) -> str:
+    """`3 of 8`; more than are wanted, as there are once --trials was lowered, or where an arm got extra ones."""
+    return f"{number} of {wanted}" if number <= wanted else f"{number} ({wanted} wanted)"
 
 
 def final_of(arm: str) -> str:
@@ -146,9 +151,9 @@ def clock(seconds: float) -> str:
 def standing_rows(standing: Standing) -> Rows:
     """How a study stands."""
     rows = [("study", standing.study), ("state", _state(standing))]
-    rows += [("trials", f"{standing.num_trained} of {standing.num_trials} trained{_counts(standing.counts)}")]
+    rows += [("trials", f"{of_wanted(standing.num_trained, standing.num_trials)} trained{_counts(standing.counts)}")]
     for arm in standing.arms[1:]:
-        done = f"{arm.num_trained} of {arm.num_trials} trained" if arm.num_trials else "as shipped"
+        done = f"{of_wanted(arm.num_trained, arm.num_trials)} trained" if arm.num_trials else "as shipped"
         rows.append((f"  {arm.arm}", done + (f", best {figure(arm.best)}" if arm.best is not None else "")))
     if wanted := sum(arm.num_seeds for arm in standing.arms):
         rows.append(("finalists", f"{sum(arm.num_finals for arm in standing.arms)} of {wanted} trained"))

@@ -29,6 +29,7 @@ from crack_sweeps.specs.study_loading import Arm, ResolvedStudy, settle
 from crack_sweeps.study.calibration import Calibration
 from crack_sweeps.study.disk import checkpoint_bytes, study_disk
 from crack_sweeps.study.distributions import axis
+from crack_sweeps.study.finalists import complete_trial, num_scored, winner_of
 from crack_sweeps.study.folder import Stored, StudyFolder
 from crack_sweeps.study.forecasts import Forecaster, shape_key
 from crack_sweeps.study.history import TRAINED, Trial
@@ -334,7 +335,7 @@ def make_study_plan(
             num_trials=study.num_trials(arm),
             num_done=done[arm.name],
             num_finals=study.num_finals(arm),
-            num_finals_done=min(done[arm.final().name], study.num_finals(arm)),
+            num_finals_done=_num_finals_done(study, arm, stored.folder),
             num_imported=0 if stored.exists else _num_imported(arm, stored.before),
             memory=survey.memory,
         )
@@ -515,6 +516,19 @@ def _over(one: _Drawn, budget: int) -> bool:
 
 
 # --- what is there -------------------------------------------------------------------------------
+
+
+def _num_finals_done(study: ResolvedStudy, arm: Arm, folder: StudyFolder) -> int:
+    """Trainings of the arm's best settings that need not be done again, as far as is known who wins."""
+    rows = [row for row in read_rows(folder) if row["value"] is not None]
+    complete = [trial for row in rows if row["arm"] == arm.name and (trial := complete_trial(row)) is not None]
+    return num_scored(
+        arm,
+        winner_of(complete, study.spec.objective),
+        [row for row in rows if row["arm"] == arm.final().name],
+        num_trials=study.num_trials(arm),
+        most=study.num_finals(arm),
+    )
 
 
 def _num_imported(arm: Arm, before: Sequence[StudyFolder]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,8 +15,9 @@ from crack_sweeps.runs.directory import RunDirectory
 from crack_sweeps.runs.events import Event, read_events
 from crack_sweeps.specs.loading import list_studies
 from crack_sweeps.specs.study_loading import Arm, ResolvedStudy
+from crack_sweeps.study.finalists import complete_trial, num_scored, winner_of
 from crack_sweeps.study.folder import StudyFolder
-from crack_sweeps.study.history import TRAINED
+from crack_sweeps.study.history import TRAINED, Trial
 from crack_sweeps.study.ledger import TRIAL, Row, trial_name
 from crack_sweeps.tracking.state import Trainer
 
@@ -96,8 +97,9 @@ class ArmStanding:
         num_trials: Trials that are to train while it is searched; 0 where its settings stand as shipped.
         num_trained: Those that did.
         num_epochs: Epochs that they trained.
-        num_finals: Trainings of its finalist that have ended.
+        num_finals: Seeds that its present best settings have been trained with to the end, after the search.
         num_seeds: Those that are wanted.
+        winner: Fingerprint of those settings; None if no trial is complete.
         best: Its best value so far; None if no trial is complete.
     """
 
@@ -107,6 +109,7 @@ class ArmStanding:
     num_epochs: int
     num_finals: int
     num_seeds: int
+    winner: str | None
     best: float | None
 
     @property
@@ -192,6 +195,8 @@ class StudyReader:
         self._best: dict[str, Row] = {}
         self._trained: Counter[str] = Counter()  # trainings by arm, those of finalists under the arm's name with .final
         self._epochs: Counter[str] = Counter()
+        self._complete: defaultdict[str, list[Trial]] = defaultdict(list)  # by arm
+        self._finals: defaultdict[str, list[Row]] = defaultdict(list)  # complete ones, by the finalist's arm
         self._recent: deque[Row] = deque(maxlen=NUM_RECENT)
         self._attempt: Event | None = None
         self._end: Event | None = None  # of the last attempt
@@ -260,6 +265,10 @@ class StudyReader:
             self._trained[arm] += row["outcome"] in TRAINED
             self._epochs[arm] += row["num_epochs"]
             self._counts[row["outcome"]] += arm == self.main
+            if (complete := complete_trial(row)) is not None:
+                self._complete[arm].append(complete)
+                if row.get("finalist_of") is not None:
+                    self._finals[arm].append(row)
             direction = self.study.spec.objective.direction
             if row["value"] is not None and is_better(row["value"], self._best.get(arm), direction):
                 self._best[arm] = row
@@ -280,13 +289,17 @@ class StudyReader:
         is_main, best = arm.name == self.main, self._best.get(arm.name)
         baseline_trials = budget["baseline_trials"]
         num_trials = budget["trials"] if is_main or baseline_trials is None else baseline_trials
+        num_seeds = budget["seeds"] if num_trials else max(1, budget["seeds"])
+        winner = winner_of(self._complete[arm.name], self.study.spec.objective)
+        finals = self._finals[arm.final().name]
         return ArmStanding(
             arm=arm.name,
             num_trials=num_trials,
             num_trained=self._trained[arm.name],
             num_epochs=self._epochs[arm.name],
-            num_finals=self._trained[arm.final().name],
-            num_seeds=budget["seeds"] if num_trials else max(1, budget["seeds"]),
+            num_finals=num_scored(arm, winner, finals, num_trials=num_trials, most=num_seeds),
+            num_seeds=num_seeds,
+            winner=winner,
             best=best["value"] if best is not None else None,
         )
 

@@ -1,0 +1,78 @@
+"""Finalists are counted over the settings that win now: in `sweeps status`, in a dry run, and in the live table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from crack_sweeps.cli.study_board import StudyBoard
+from crack_sweeps.cli.study_words import of_wanted, standing_rows
+from crack_sweeps.specs.experiment import Experiment
+from crack_sweeps.study.plan import _num_finals_done
+from crack_sweeps.study.standing import StudyReader
+from crack_sweeps.study.updates import StudyBegan, TrialEnded
+
+if TYPE_CHECKING:
+    from stand_in_study import Bench
+
+
+@pytest.fixture
+def toy_with_finals(here: Path, toy: str) -> None:
+    """Two finalists of each winner, and no pruner."""
+    toy = toy.replace("finalists: {seeds: 0}", "finalists: {seeds: 2}")
+    toy = toy.replace("pruner: {name: hyperband, min_epochs: 1, reduction_factor: 2}", "pruner: {name: none}")
+    (here / "studies" / "toy.yaml").write_text(toy)
+
+
+def objective(experiment: Experiment, epoch: int) -> float:
+    return min(1.0, 10 * experiment.training.learning_rate + 0.01 * epoch)
+
+
+def test_finalists_of_an_earlier_winner_are_not_counted(bench: Bench, toy_with_finals: None) -> None:
+    study = bench.resolve(trials=3)
+    _, _, folder = bench.run(study, objective)
+    reader = StudyReader(folder)
+    [arm] = reader.read().arms
+    assert (arm.num_finals, arm.num_left) == (2, 0)
+    assert _num_finals_done(study, study.arms[0], folder) == 2
+
+    more, seen, heads = bench.resolve(trials=7), [], []
+    board = StudyBoard()
+
+    def look(update: Any) -> None:
+        if isinstance(update, StudyBegan):
+            board.began(StudyReader(folder).read(), study.arms[0].space)
+            return
+        board.hear(update)
+        if isinstance(update, TrialEnded) and update.trial.arm == study.finals[0].name:
+            standing = reader.read().arms[0]
+            seen.append((standing.num_finals, standing.num_left, _num_finals_done(more, more.arms[0], folder)))
+            heads.append(board.view().above[0])
+
+    bench.run(more, objective, on_update=look)
+    winners = {trial.facts["fingerprint"] for trial in bench.trials(more, folder, study.finals[0].name)}
+    assert len(winners) == 2, "four more trials found a better one"
+    assert seen == [(1, 1, 1), (2, 0, 2)], "two more of an earlier winner are history"
+    assert ["finalists 1 of 2" in heads[0], "finalists 2 of 2" in heads[1]] == [True, True]
+    assert reader.read().arms[0].num_finals == 2
+
+    lowered = bench.resolve(trials=3)
+    _, trials, _ = bench.run(lowered, objective)
+    assert trials.orders == []
+    rows = dict(standing_rows(reader.read()))
+    assert rows["trials"].startswith("7 (3 wanted) trained")
+    assert rows["finalists"] == "2 of 2 trained"
+
+
+def test_more_than_are_wanted_are_not_said_to_be_of_them() -> None:
+    assert [of_wanted(3, 8), of_wanted(8, 8), of_wanted(9, 8)] == ["3 of 8", "8 of 8", "9 (8 wanted)"]
+
+
+def test_shipped_settings_are_counted_by_their_own_trainings(bench: Bench) -> None:
+    from crack_sweeps.study.finalists import num_scored
+
+    arm = bench.resolve().arms[0]
+    rows = [{"seed": seed, "selected_trial": selected} for seed, selected in ((0, None), (0, None), (1001, "toy/3"))]
+    assert num_scored(arm, None, rows, num_trials=0, most=3) == 1
