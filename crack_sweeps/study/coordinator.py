@@ -49,7 +49,17 @@ from crack_sweeps.study.orders import order_for
 from crack_sweeps.study.outcome import ended, outcome_of
 from crack_sweeps.study.packing import Packer, Placement
 from crack_sweeps.study.pruning import judge
-from crack_sweeps.study.schedule import Final, Search, next_final, next_search, next_untuned, num_epochs
+from crack_sweeps.study.schedule import (
+    MAX_ATTEMPTS,
+    Final,
+    Search,
+    missing_finals,
+    next_final,
+    next_search,
+    next_untuned,
+    num_epochs,
+    num_failures,
+)
 from crack_sweeps.study.store import Store
 from crack_sweeps.study.suggest import suggest
 from crack_sweeps.study.updates import (
@@ -136,6 +146,7 @@ class Coordinator:
         self._arms = {arm.name: arm for arm in study.all_arms}
         self._running: dict[Key, _Running] = {}
         self._trials: dict[str, list[Trial]] = {}
+        self._earlier: frozenset[Key] = frozenset()  # trials that had ended before this coordinator began
         self._told_waiting = False
 
     def run(self, stop: Stop) -> Iterator[StudyUpdate]:
@@ -157,14 +168,26 @@ class Coordinator:
                 self._journal.end("FAILED", f"{type(error).__name__}: {error}")
                 raise
             if reason is None:
+                yield from self._tell_missing()
                 from crack_sweeps.study.figures import draw_figures  # matplotlib, needed at the end alone
 
                 self._journal.artifacts(draw_figures(self.folder, self.store, self.study), "figures")
                 self._journal.artifacts(self._conclude())
             self._journal.artifacts([self.folder.ledger])
             self._journal.end("FINISHED" if reason is None else "KILLED", reason)
-            num_failed = sum(self._count(arm, "failed", "out_of_memory") for arm in self._arms)
-            yield StudyEnded(self.folder, reason, self._num_trained(), num_failed, self._best_row())
+            yield StudyEnded(self.folder, reason, self._num_trained(), self._num_failed(), self._best_row())
+
+    def _tell_missing(self) -> Iterator[StudyUpdate]:
+        """Each training of a finalist that has no score: why, and whether the next sitting tries again."""
+        for final, attempts in missing_finals(self.study, self._trials):
+            what = f"the finalist of {final.arm.finalist_of} has no score with seed {final.seed}"
+            if attempts[-1].outcome == "rejected":
+                then = "a larger memory budget (--vram-budget) lets the same command train it"
+            elif (left := MAX_ATTEMPTS - num_failures(attempts)) > 0:
+                then = f"the same command tries again, {left} time{'' if left == 1 else 's'} at most"
+            else:
+                then = f"{MAX_ATTEMPTS} attempts failed, so it is given up"
+            yield Notice(f"{what}: {self._name(attempts[-1])}: {attempts[-1].facts.get('reason')}; {then}")
 
     def _search(self, stop: Stop) -> Generator[StudyUpdate, None, str | None]:
         reason: str | None = None
@@ -216,7 +239,7 @@ class Coordinator:
                 return turn
         if any(self._arms[arm].finalist_of is None for arm, _ in self._running):
             return None  # who wins is not known yet
-        return next_final(self.study, self._trials)
+        return next_final(self.study, self._trials, earlier=self._earlier, budget_bytes=self.budget_bytes)
 
     def _next_trial(self) -> Generator[StudyUpdate, None, _Running | None]:
         """Ask for suggestions until one fits; the others are told as rejected, so that the sampler learns."""
@@ -478,6 +501,8 @@ class Coordinator:
     def _recover(self) -> Iterator[StudyUpdate]:
         """Read the store; finish what had ended without being told, adopt what had not ended."""
         self._trials = {arm: self.store.trials(arm) for arm in self._arms}
+        stored = [trial for trials in self._trials.values() for trial in trials]
+        self._earlier = frozenset(self._key(trial) for trial in stored if trial.outcome != "running")
         for arm in self._arms:
             for trial in list(self._trials[arm]):
                 if trial.outcome == "running":
@@ -543,6 +568,11 @@ class Coordinator:
 
     def _num_trained(self) -> int:
         return self._count(self._main, *TRAINED)
+
+    def _num_failed(self) -> int:
+        """Trainings of the search that failed, and of finalists those that have no score; not what was made good."""
+        searched = sum(self._count(arm.name, "failed", "out_of_memory") for arm in self.study.arms)
+        return searched + len(missing_finals(self.study, self._trials))
 
     def _count(self, arm: str, *outcomes: Outcome) -> int:
         return sum(trial.outcome in outcomes for trial in self._trials[arm])

@@ -5,7 +5,7 @@ Asked twice with the same trials they answer the same, so a coordinator may die 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -18,6 +18,7 @@ from crack_sweeps.study.history import TRAINED, Trial
 
 EVEN_SHARE = 0.9  # an arm with fewer of the largest arm's epochs trains more
 MOST_IN_VAIN = 3  # trials in a row without an epoch, after which an arm is left as it is
+MAX_ATTEMPTS = 3  # of one training of a finalist, each in a sitting of its own: what fails as often fails by itself
 FINAL_SEEDS_FROM = 1000  # above every seed that repeats of a suggestion take, so that no finalist's training is old
 
 Trials = Mapping[str, Sequence[Trial]]
@@ -115,15 +116,61 @@ def next_untuned(study: ResolvedStudy, trials: Trials) -> Final | None:
     return _finals(study, untuned[0], trials)[0] if untuned else None
 
 
-def next_final(study: ResolvedStudy, trials: Trials) -> Final | None:
-    """The next training of a finalist, arms in turns; None where all have begun. For when the search is over."""
-    missing: list[tuple[int, Final]] = []
-    for arm in study.arms:
-        for turn, final in enumerate(_finals(study, arm, trials)):
-            mark = fingerprint(settle(arm, final.suggestion))
-            if not any((t.facts["fingerprint"], t.facts["seed"]) == (mark, final.seed) for t in trials[final.arm.name]):
-                missing.append((turn, final))
-    return min(missing, key=lambda turn_and_final: turn_and_final[0])[1] if missing else None
+def next_final(
+    study: ResolvedStudy,
+    trials: Trials,
+    *,
+    earlier: Collection[tuple[str, int]] = frozenset(),
+    budget_bytes: int = 0,
+) -> Final | None:
+    """The next training of a finalist, arms in turns; None where none is due. For when the search is over.
+
+    Args:
+        study: Its arms, and how many seeds.
+        trials: All so far.
+        earlier: Arm and number of those that had ended before this coordinator began. What failed then is tried
+            again; what fails now waits for the next sitting, when the disk may have room.
+        budget_bytes: What a trial may need now: what was rejected when there was less is weighed anew.
+    """
+    due = [
+        (turn, final)
+        for arm in study.arms
+        for turn, final in enumerate(_finals(study, arm, trials))
+        if _is_due(_attempts(final, trials), earlier, budget_bytes)
+    ]
+    return min(due, key=lambda turn_and_final: turn_and_final[0])[1] if due else None
+
+
+def missing_finals(study: ResolvedStudy, trials: Trials) -> list[tuple[Final, Sequence[Trial]]]:
+    """Trainings of finalists that were tried and have no score, with all attempts."""
+    tried = [(final, _attempts(final, trials)) for arm in study.arms for final in _finals(study, arm, trials)]
+    return [(final, attempts) for final, attempts in tried if attempts and not _is_done(attempts)]
+
+
+def num_failures(attempts: Sequence[Trial]) -> int:
+    """Attempts that trained in vain."""
+    return sum(trial.outcome in TRAINED and trial.outcome != "complete" for trial in attempts)
+
+
+def _attempts(final: Final, trials: Trials) -> list[Trial]:
+    mark = fingerprint(settle(final.arm, final.suggestion))
+    past = trials[final.arm.name]
+    return [t for t in past if (t.facts.get("fingerprint"), t.facts.get("seed")) == (mark, final.seed)]
+
+
+def _is_done(attempts: Sequence[Trial]) -> bool:
+    return any(trial.outcome in ("running", "complete") for trial in attempts)
+
+
+def _is_due(attempts: Sequence[Trial], earlier: Collection[tuple[str, int]], budget_bytes: int) -> bool:
+    if not attempts:
+        return True
+    if _is_done(attempts) or num_failures(attempts) >= MAX_ATTEMPTS:
+        return False
+    last = attempts[-1]
+    if last.outcome == "rejected":
+        return bool(last.facts["needed_bytes"] <= budget_bytes)
+    return (last.arm, last.number) in earlier
 
 
 def _finals(study: ResolvedStudy, arm: Arm, trials: Trials) -> list[Final]:

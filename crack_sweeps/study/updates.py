@@ -76,6 +76,7 @@ class StudyEnded:
 
     Args:
         reason: Why before the end; None if the study is finished.
+        num_failed: Trainings of the search that failed, and trainings of finalists that were tried and have no score.
         best: Row of the best complete trial of the main arm.
     """
 

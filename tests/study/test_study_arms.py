@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from crack_sweeps.study.history import Trial
 from crack_sweeps.study.ledger import read_rows
 from crack_sweeps.study.schedule import (
     FINAL_SEEDS_FROM,
+    MAX_ATTEMPTS,
     Final,
     Search,
     best_settings,
@@ -30,6 +32,7 @@ from crack_sweeps.study.schedule import (
     next_untuned,
     num_epochs,
 )
+from crack_sweeps.study.updates import Notice
 
 if TYPE_CHECKING:
     from stand_in_study import Bench
@@ -316,6 +319,68 @@ def test_no_finalist_where_no_seeds_are_asked_for(study: ResolvedStudy) -> None:
     assert next_final(study, trials) is not None
     none = resolve_study("toy", profile="none", data=Path("photos"), seeds=0)
     assert next_final(none, trials) is None
+
+
+def unlucky(*seeds: int) -> Any:
+    """Trainings with these seeds fail, all others go well."""
+
+    def objective(experiment: Experiment, epoch: int) -> float:
+        if experiment.training.seed in seeds:
+            raise NotFiniteError("loss is nan")
+        return good_at(0.003)(experiment, epoch)
+
+    return objective
+
+
+def finals_of(bench: Bench, study: ResolvedStudy, folder: StudyFolder) -> list[tuple[int, str]]:
+    return [(t.facts["seed"], t.outcome) for t in bench.trials(study, folder, "unet_small.final")]
+
+
+def notices(updates: Sequence[Any]) -> list[str]:
+    return [update.text for update in updates if isinstance(update, Notice)]
+
+
+def test_a_finalist_that_failed_is_tried_again_in_the_next_sitting_and_not_in_this_one(bench: Bench) -> None:
+    study = bench.resolve(trials=3, seeds=2)
+    updates, _, folder = bench.run(study, unlucky(FINAL_SEEDS_FROM))
+    first = [(FINAL_SEEDS_FROM, "failed"), (FINAL_SEEDS_FROM + 1, "complete")]
+    assert finals_of(bench, study, folder) == first
+    assert updates[-1].reason is None
+    assert updates[-1].num_failed == 1
+    assert notices(updates) == [
+        "the finalist of unet_small has no score with seed 1000: toy/unet_small.final/0: loss is nan; "
+        "the same command tries again, 2 times at most"
+    ]
+    updates, again, _ = bench.run(study, good_at(0.003))
+    assert len(again.orders) == 1
+    assert finals_of(bench, study, folder) == [*first, (FINAL_SEEDS_FROM, "complete")]
+    assert updates[-1].num_failed == 0, "it was made good"
+    assert not notices(updates)
+
+
+def test_a_finalist_that_fails_in_every_sitting_is_given_up(bench: Bench) -> None:
+    study = bench.resolve(trials=3, seeds=1)
+    for launched in (4, 1, 1, 0):
+        updates, trials, folder = bench.run(study, unlucky(FINAL_SEEDS_FROM))
+        assert len(trials.orders) == launched
+        assert updates[-1].num_failed == 1
+    assert finals_of(bench, study, folder) == [(FINAL_SEEDS_FROM, "failed")] * MAX_ATTEMPTS
+    assert notices(updates)[0].endswith("loss is nan; 3 attempts failed, so it is given up")
+
+
+def test_a_finalist_that_was_rejected_is_weighed_anew_where_the_budget_has_grown(bench: Bench) -> None:
+    bench.run(bench.resolve(trials=3, seeds=0), good_at(0.003))
+    study = bench.resolve(trials=3, seeds=1)
+    for _ in range(2):
+        updates, trials, folder = bench.run(study, good_at(0.003), budget_bytes=1000)
+        assert not trials.orders
+        assert updates[-1].num_failed == 1
+        assert "a larger memory budget (--vram-budget) lets the same command train it" in notices(updates)[0]
+        assert finals_of(bench, study, folder) == [(FINAL_SEEDS_FROM, "rejected")], "and no row for each sitting"
+    updates, trials, _ = bench.run(study, good_at(0.003))
+    assert len(trials.orders) == 1
+    assert finals_of(bench, study, folder) == [(FINAL_SEEDS_FROM, "rejected"), (FINAL_SEEDS_FROM, "complete")]
+    assert updates[-1].num_failed == 0
 
 
 # --- what stands beside --------------------------------------------------------------------------
