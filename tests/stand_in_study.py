@@ -185,6 +185,7 @@ class Bench:
         budget_bytes: int = 1 << 30,
         slots: Sequence[Slot] = (Slot(None, 0, "host memory", 8 << 30, 8 << 30, 1),),
         look: Callable[[], Sequence[Slot]] | None = None,
+        limit_bytes: int | None = None,
         stop: Callable[[], str | None] = lambda: None,
         on_update: Callable[[Any], None] = lambda _: None,
     ) -> tuple[list[Any], StandInExecutor, StudyFolder]:
@@ -201,7 +202,7 @@ class Bench:
                 store,
                 trials,
                 StandInForecaster(bytes_of),  # type: ignore[arg-type]
-                Packer(look or (lambda: slots), jobs=study.spec.jobs),
+                Packer(look or (lambda: slots), jobs=study.spec.jobs, limit_bytes=limit_bytes),
                 Calibration("stand-in", 0, 0, None),
                 "cpu",
             )

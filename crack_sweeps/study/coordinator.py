@@ -220,12 +220,27 @@ class Coordinator:
             complaint = self._disk_shortage(waiting.experiment)
             placement = None if complaint else self.packer.place(self._key(waiting.trial), self._need(waiting.trial))
             if placement is None:
+                if complaint is None:
+                    self._refuse_to_wait_in_vain(waiting.trial)
                 if not self._told_waiting:
                     self._told_waiting = True
                     yield Notice(complaint or self._why_waiting(waiting.trial))
                 return
             self._told_waiting = False
             yield from self._launch(waiting, placement)
+
+    def _refuse_to_wait_in_vain(self, trial: Trial) -> None:
+        """Stop where nothing runs and a trial needs more than there will ever be: the budget was lowered since."""
+        most, limit = self.packer.most_bytes(), self.packer.limit_bytes
+        if self._need(trial) <= most or any(running.launched for running in self._running.values()):
+            return
+        has = f"--vram-budget is {_gib(limit)}" if limit == most else f"this machine has {_gib(most)} for one trial"
+        raise NothingFits(
+            f"{self._name(trial)} has begun and needs {_gib(self._need(trial))} by forecast, but {has}",
+            hint=f"go on with --vram-budget {math.ceil(10 * self._need(trial) / 2**30) / 10:g}GiB or more"
+            if limit == most
+            else "go on where there is more memory; its trials are stored",
+        )
 
     def _disk_shortage(self, experiment: Experiment) -> str | None:
         return disk_shortage(self.outputs, running_bytes(*checkpoint_bytes(self.forecaster.peak(experiment))))

@@ -124,6 +124,11 @@ class Packer:
         look: Finds the slots as they are now.
         jobs: Trials at once, on all slots together.
         limit_bytes: Most that one trial may need, as the person typed it; None is what a slot has.
+
+    Attributes:
+        jobs: Trials at once, on all slots together.
+        threads: Processors of each trial.
+        limit_bytes: As given.
     """
 
     def __init__(
@@ -140,7 +145,7 @@ class Packer:
         self.threads = max(1, sum(slot.cpus for slot in slots) // self.jobs)
         self._look = look
         self._one_each = self.jobs <= len(slots)
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes
         self._placements: dict[Hashable, Placement] = {}
         self._ceilings: dict[str | None, int] = {}
 
@@ -177,6 +182,12 @@ class Packer:
         """The most that one trial could be given now, if no other were running: above it, a suggestion is rejected."""
         return max((min(self._budget(slot), self._limit(slot)) for slot in self._look()), default=0)
 
+    def most_bytes(self) -> int:
+        """The most that one trial could ever be given here, were nobody else at work: what needs more waits in vain."""
+        return max(
+            (min(math.floor((1 - KEPT_FREE) * slot.total_bytes), self._limit(slot)) for slot in self._look()), default=0
+        )
+
     def describe(self) -> str:
         """One line on what is reserved where."""
         parts = []
@@ -186,7 +197,8 @@ class Packer:
             of = f"{human_bytes(sum(p.memory_bytes for p in held))} of {human_bytes(self._budget(slot))}"
             parts.append(f"{where}: {len(held)} trial{'' if len(held) == 1 else 's'}, {of} reserved")
         threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
-        return f"{'; '.join(parts)}; at most {self.jobs} at once, {threads} each"
+        limit = f", {human_bytes(self.limit_bytes)} for one (--vram-budget)" if self.limit_bytes is not None else ""
+        return f"{'; '.join(parts)}; at most {self.jobs} at once{limit}, {threads} each"
 
     def _on(self, slot: Slot) -> list[Placement]:
         return [placement for placement in self._placements.values() if placement.gpu == slot.gpu]
@@ -201,7 +213,7 @@ class Packer:
         return self._budget(slot) - sum(placement.memory_bytes for placement in self._on(slot))
 
     def _limit(self, slot: Slot) -> int:
-        return slot.total_bytes if self._limit_bytes is None else self._limit_bytes
+        return slot.total_bytes if self.limit_bytes is None else self.limit_bytes
 
 
 def _cgroup_memory(root: Path) -> tuple[int | None, int]:

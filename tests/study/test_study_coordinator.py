@@ -15,7 +15,7 @@ from crack_sweeps.specs.experiment import Experiment
 from crack_sweeps.study.coordinator import _why_unusable
 from crack_sweeps.study.ledger import read_rows
 from crack_sweeps.study.packing import Slot
-from crack_sweeps.study.updates import EpochDone, Launched, Rejected, StudyEnded, TrialEnded
+from crack_sweeps.study.updates import EpochDone, Launched, Notice, Rejected, StudyEnded, TrialEnded
 
 if TYPE_CHECKING:
     from stand_in_study import Bench
@@ -160,6 +160,39 @@ def test_where_nothing_fits_it_says_what_the_smallest_needs(bench: Bench, monkey
     monkeypatch.setattr("crack_sweeps.study.coordinator.MAX_REJECTIONS", 15)
     with pytest.raises(NothingFits, match=r"suggestions in a row need more than the memory budget of 1.00 GiB; the "):
         bench.run(bench.resolve(), good_at(0.003), bytes_of=lambda _: 3 * GIB, budget_bytes=GIB)
+
+
+def test_a_budget_lowered_below_a_trial_that_has_begun_is_an_error_and_no_wait_for_ever(bench: Bench) -> None:
+    study = bench.resolve(trials=2)
+    asked = iter([None, None] + ["SIGTERM"] * 100)
+    bench.run(study, good_at(0.003), bytes_of=lambda _: 3 * GIB, budget_bytes=4 * GIB, stop=lambda: next(asked))
+    told = r"toy/0 has begun and needs 3.00 GiB by forecast, but --vram-budget is 2.00 GiB"
+    with pytest.raises(NothingFits, match=told) as caught:
+        bench.run(study, good_at(0.003), bytes_of=lambda _: 3 * GIB, budget_bytes=2 * GIB, limit_bytes=2 * GIB)
+    assert caught.value.hint == "go on with --vram-budget 3GiB or more"
+    small = (Slot(None, 0, "host memory", 2 * GIB, 2 * GIB, 1),)
+    with pytest.raises(NothingFits, match=r"but this machine has 1.90 GiB for one trial"):
+        bench.run(study, good_at(0.003), bytes_of=lambda _: 3 * GIB, budget_bytes=4 * GIB, slots=small)
+    updates, _, folder = bench.run(study, good_at(0.003), bytes_of=lambda _: 3 * GIB, budget_bytes=4 * GIB)
+    assert updates[-1].reason is None
+    assert [trial.number for trial in bench.trials(study, folder)] == [0, 1]
+
+
+def test_memory_that_others_hold_for_now_is_waited_for_and_the_limit_is_named(bench: Bench) -> None:
+    study = bench.resolve(trials=1)
+    free = iter([8 * GIB] + [GIB] * 6)
+
+    def look() -> Sequence[Slot]:
+        return (Slot(None, 0, "host memory", 8 * GIB, next(free, 8 * GIB), 1),)
+
+    updates, _, _ = bench.run(
+        study, good_at(0.003), bytes_of=lambda _: 2 * GIB, budget_bytes=4 * GIB, look=look, limit_bytes=4 * GIB
+    )
+    told = [update.text for update in updates if isinstance(update, Notice)]
+    assert len(told) == 1
+    assert told[0].startswith("toy/0 waits for memory: it needs 2.00 GiB; host memory: 0 trials")
+    assert "4.0 GiB for one (--vram-budget)" in told[0]
+    assert updates[-1].reason is None
 
 
 def test_a_repeated_suggestion_becomes_an_extra_seed_under_the_first(bench: Bench) -> None:
