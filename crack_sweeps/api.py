@@ -10,16 +10,26 @@ from pathlib import Path
 from crack_sweeps.data.open import open_photos
 from crack_sweeps.deploy.evaluate import evaluate_run as evaluate_run
 from crack_sweeps.deploy.predict import predict_photos as predict_photos
-from crack_sweeps.errors import StoreError, UserError
+from crack_sweeps.errors import CheckpointError, DiskFull, StoreError, UserError
 from crack_sweeps.runs.directory import RunDirectory, find_run
 from crack_sweeps.runs.plan import Plan, make_plan
 from crack_sweeps.runs.preparation import Origin, Prepared, prepare, weights_digest
 from crack_sweeps.runs.record import RunRecord, read_record, with_mlflow_id
-from crack_sweeps.runs.resume import newest_alike, refuse_if_running, refuse_other_data, stored_experiment
-from crack_sweeps.runs.training_run import Began, Ended, Halt, Membership, Stop, Update, begin_run, proceed
+from crack_sweeps.runs.resume import (
+    has_checkpoint,
+    newest_alike,
+    refuse_if_running,
+    refuse_other_data,
+    refuse_other_precision,
+    refuse_over,
+    refuse_trial,
+    stored_experiment,
+)
+from crack_sweeps.runs.slimming import is_slim, slim
+from crack_sweeps.runs.training_run import Began, Ended, Halt, Locked, Membership, Stop, Update, begin_run, proceed
 from crack_sweeps.specs.loading import Resolved, resolve
 from crack_sweeps.study.naming import trial_settings
-from crack_sweeps.tracking.location import require_local, store_location
+from crack_sweeps.tracking.location import StoreLocation, require_local, store_location
 from crack_sweeps.tracking.start import MirrorHandle, start_mirror
 from crack_sweeps.tracking.tensorboard import write_board
 from crack_sweeps.training.device import choose_device
@@ -104,6 +114,7 @@ def training(
         stop: Asked after each step; an answer ends the run with a checkpoint.
         notify: Given a line of talk now and then.
     """
+    location = store_location()  # an address that nothing can be sent to is told before anything is written
     if resume_from is not None:
         if overrides or data is not None or profile != "auto" or seed is not None or resume or trial is not None:
             raise UserError(
@@ -113,8 +124,7 @@ def training(
         directory: RunDirectory | None = find_run(resume_from)
         assert directory is not None
         if directory.status() == "FINISHED":
-            notify(f"{directory.name} is finished")
-            yield Ended(read_record(directory))
+            yield _finished(directory, notify)
             return
         prepared = _prepare_again(directory, notify)
     else:
@@ -133,8 +143,7 @@ def training(
             if directory is None:
                 notify("no run of this experiment, seed and data to resume: starting one")
             elif directory.status() == "FINISHED":
-                notify(f"{directory.name} is finished")
-                yield Ended(read_record(directory))
+                yield _finished(directory, notify)
                 return
         if directory is None:
             prepared = prepare(resolved.experiment, _origin(resolved), photos, device=device)
@@ -142,10 +151,12 @@ def training(
         else:
             prepared = _prepare_again(directory, notify)
 
-    mirror = _mirror(directory, notify)
+    mirror: MirrorHandle | None = None
     updates = proceed(prepared, directory, stop=stop)
     with closing(updates):
         for update in updates:
+            if isinstance(update, Locked):  # no sooner: another process may be training this run, with its own mirror
+                mirror = _mirror(directory, location, notify)
             if isinstance(update, Began):
                 for warning in prepared.warnings:
                     notify(f"warning: {warning}")
@@ -225,18 +236,33 @@ def _origin(resolved: Resolved) -> Origin:
     )
 
 
+def _finished(run: RunDirectory, notify: Notify) -> Ended:
+    """Nothing is left to train."""
+    notify(f"{run.name} is finished")
+    try:
+        if not is_slim(run) and slim(run):
+            notify("it died while giving back its optimizer's state, which is done now")
+    except (CheckpointError, DiskFull) as error:
+        notify(f"warning: {error.message}")
+    return Ended(read_record(run))
+
+
 def _prepare_again(run: RunDirectory, notify: Notify) -> Prepared:
-    """The training of an unfinished run, exactly as it began."""
+    """The training of an unfinished run, exactly as it began. Its checkpoint holds every weight, once there is one."""
+    refuse_over(run)
+    refuse_trial(run)
     refuse_if_running(run)
     experiment, origin = stored_experiment(run)
+    device = choose_device(origin.profile)
+    refuse_other_precision(run, experiment.training, device)
     photos = open_photos(experiment.data, root=ARTIFACTS, notify=notify)
     refuse_other_data(run, photos.digest)
-    return prepare(experiment, origin, photos, device=choose_device(origin.profile))
+    prepared = prepare(experiment, origin, photos, device=device, has_checkpoint=has_checkpoint(run))
+    return replace(prepared, weights_sha256=run.read_environment()["weights_sha256"])
 
 
-def _mirror(run: RunDirectory, notify: Notify) -> MirrorHandle | None:
+def _mirror(run: RunDirectory, location: StoreLocation, notify: Notify) -> MirrorHandle | None:
     """Start sending to MLflow and TensorBoard, unless the store lies where SQLite is not safe."""
-    location = store_location()
     try:
         require_local(location)
     except StoreError as error:

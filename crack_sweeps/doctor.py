@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from crack_sweeps.errors import DeviceError, StoreError, SweepsError
 from crack_sweeps.runs.directory import OUTPUTS, RunDirectory, all_runs, leftovers
+from crack_sweeps.runs.slimming import is_slim, slim
 from crack_sweeps.specs.profiles import choose_profile
 from crack_sweeps.study.folder import STUDIES, all_studies
 from crack_sweeps.tracking.location import require_local, store_location
@@ -118,8 +119,11 @@ def _runs(outputs: Path, studies: Path) -> Iterator[Finding]:
 
 def _run(run: RunDirectory) -> Iterator[Finding]:
     yield from _sending(run, run.name)
-    if run.status() in ("RUNNING", "KILLED") and not run.is_running() and not _belongs_to_a_study(run):
+    status = run.status()
+    if status in ("RUNNING", "KILLED") and not run.is_running() and not _belongs_to_a_study(run):
         yield Finding(run.name, "ok", "did not finish", f"sweeps run --resume-from {run.name}")
+    if status in ("FINISHED", "PRUNED") and not is_slim(run) and not run.is_running():
+        yield Finding(run.name, "warning", "is over, and still holds its optimizer's state", "sweeps doctor --fix")
 
 
 def _leftovers(outputs: Path) -> Iterator[Finding]:
@@ -175,7 +179,7 @@ def _belongs_to_a_study(run: RunDirectory) -> bool:
 
 
 def fix(*, outputs: Path = OUTPUTS, studies: Path = STUDIES) -> Iterator[Finding]:
-    """Send what is missing and close what a dead process left open. Doing it twice changes nothing.
+    """Send what is missing, close and give back what a dead process left. Doing it twice changes nothing.
 
     One run that cannot be mended keeps no other from it. What is nested is sent after what it is nested under. A
     finding of another verdict than `ok` was not mended.
@@ -186,6 +190,7 @@ def fix(*, outputs: Path = OUTPUTS, studies: Path = STUDIES) -> Iterator[Finding
     from crack_sweeps.tracking.connection import StoreConnection
 
     yield from _books(studies, outputs, write=True)
+    yield from _slim(outputs)
     store: StoreConnection | None = None
     for run, subject in [
         *((study, f"study {study.name}") for study in _studies(studies)),
@@ -202,6 +207,18 @@ def fix(*, outputs: Path = OUTPUTS, studies: Path = STUDIES) -> Iterator[Finding
             continue
         store = store or StoreConnection()
         yield _send(run, subject, store, waiting)
+
+
+def _slim(outputs: Path) -> Iterator[Finding]:
+    """Give back what runs that are over no longer need: they died between their last event and doing so."""
+    for run in all_runs(outputs=outputs):
+        try:
+            if run.status() in ("FINISHED", "PRUNED") and not is_slim(run) and slim(run):
+                yield Finding(run.name, "ok", "gave back its optimizer's state")
+        except SweepsError as error:
+            yield Finding(run.name, "warning", error.message, error.hint)
+        except ValueError:
+            continue  # an edited events.jsonl, which `examine` tells
 
 
 def _send(run: RunDirectory, subject: str, store: StoreConnection, waiting: int) -> Finding:

@@ -16,7 +16,7 @@ from crack_sweeps.models.hybrid import dead_rate_warnings
 from crack_sweeps.models.segmenter import Segmenter
 from crack_sweeps.specs.experiment import Experiment, HybridModel, SmpModel
 from crack_sweeps.training.checkpoints import sha256
-from crack_sweeps.training.forecast import MemoryForecast, device_type, forecast
+from crack_sweeps.training.forecast import MemoryForecast, device_type, forecast, without_weights
 from crack_sweeps.training.heap import keep_freed_memory
 from crack_sweeps.training.precision import resolve_amp
 
@@ -48,6 +48,11 @@ class Prepared:
     weights_sha256: str | None
     warnings: tuple[str, ...]
 
+    @property
+    def precision(self) -> str:
+        """What it computes in, as environment.json has it."""
+        return precision_name(self.amp_dtype)
+
 
 def prepare(
     experiment: Experiment,
@@ -56,11 +61,13 @@ def prepare(
     *,
     device: torch.device,
     foreseen: MemoryForecast | None = None,
+    has_checkpoint: bool = False,
 ) -> Prepared:
     """Build the model and check it; its weights depend on `training.seed` alone.
 
     Args:
         foreseen: The memory forecast, where it was made already.
+        has_checkpoint: A checkpoint will bring every weight, so the file that the encoder began with is not asked for.
 
     Raises:
         DataError: There is nothing to train or to validate on.
@@ -73,7 +80,7 @@ def prepare(
     if device.type == "cpu":
         keep_freed_memory()
     torch.manual_seed(experiment.training.seed)
-    model = build_model(experiment.model)
+    model = build_model((without_weights(experiment) if has_checkpoint else experiment).model)
     model.to(device)
     if experiment.training.channels_last:
         model.to(memory_format=torch.channels_last)
@@ -90,9 +97,14 @@ def prepare(
         amp_dtype=amp_dtype,
         steps_per_epoch=steps_per_epoch(experiment, len(photos.split("train"))),
         forecast=foreseen,
-        weights_sha256=weights_digest(experiment.model),
+        weights_sha256=None if has_checkpoint else weights_digest(experiment.model),
         warnings=(*photos.warnings, *rate_warnings(experiment.model)),
     )
+
+
+def precision_name(amp_dtype: torch.dtype | None) -> str:
+    """The type that most is computed in, in torch's words."""
+    return "float32" if amp_dtype is None else str(amp_dtype).removeprefix("torch.")
 
 
 def weights_digest(model: HybridModel | SmpModel) -> str | None:

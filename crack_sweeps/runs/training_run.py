@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from filelock import Timeout
 from torch import Tensor, nn
 
 from crack_sweeps import durable
@@ -24,6 +25,7 @@ from crack_sweeps.runs.finale import Outcome, conclude, validation_scores
 from crack_sweeps.runs.preparation import Prepared
 from crack_sweeps.runs.proof import prove
 from crack_sweeps.runs.record import RunRecord
+from crack_sweeps.runs.resume import being_trained, refuse_over
 from crack_sweeps.specs.loading import dump, flat
 from crack_sweeps.training.checkpoints import CheckpointFolder
 from crack_sweeps.training.loop import EpochReport, Notice, Report, StepReport, TrainingState, train
@@ -64,6 +66,13 @@ class Membership:
 
 
 @dataclass(frozen=True)
+class Locked:
+    """The run is this process's alone; what is told from now on is of its attempt."""
+
+    run: RunDirectory
+
+
+@dataclass(frozen=True)
 class Began:
     """The run has its directory and, after a resume, its place in the training."""
 
@@ -89,7 +98,7 @@ class Ended:
     record: RunRecord
 
 
-Update = Began | Scoring | Ended | Report
+Update = Locked | Began | Scoring | Ended | Report
 
 
 def begin_run(
@@ -122,7 +131,6 @@ def begin_run(
 def _write_first_files(prepared: Prepared, run: RunDirectory, membership: Membership) -> None:
     environment = describe_environment(prepared.device)
     origin, photos = prepared.origin, prepared.photos
-    precision = "float32" if prepared.amp_dtype is None else str(prepared.amp_dtype).removeprefix("torch.")
     durable.write_text(run.config, dump(prepared.experiment))
     facts = {
         "experiment_file": origin.source,
@@ -137,7 +145,7 @@ def _write_first_files(prepared: Prepared, run: RunDirectory, membership: Member
             "mask_rule": photos.mask_rule,
             "warnings": photos.warnings,
         },
-        "precision": precision,
+        "precision": prepared.precision,
         "num_params": prepared.num_params,
         "steps_per_epoch": prepared.steps_per_epoch,
         "weights_sha256": prepared.weights_sha256,
@@ -152,7 +160,7 @@ def _write_first_files(prepared: Prepared, run: RunDirectory, membership: Member
             experiment=membership.experiment,
             shown_as=membership.shown_as,
             parent=membership.parent,
-            params={**flat(prepared.experiment), "num_params": prepared.num_params, "precision": precision},
+            params={**flat(prepared.experiment), "num_params": prepared.num_params, "precision": prepared.precision},
             tags={
                 "crack_sweeps.run": run.name,
                 "crack_sweeps.fingerprint": origin.fingerprint,
@@ -188,12 +196,19 @@ def proceed(
         score_test: Whether the test photos are scored at the end: a study's finalists only.
 
     Raises:
+        UserError: Another process trains this run, or has ended it meanwhile; nothing was touched.
         SweepsError: The training failed; the reason is in the record too.
-        filelock.Timeout: Another process trains this run.
     """
-    with run.lock().acquire(timeout=LOCK_PATIENCE_S), closing(EventLog(run.events)) as log:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(run.lock().acquire(timeout=LOCK_PATIENCE_S))
+        except Timeout:
+            raise being_trained(run) from None
+        refuse_over(run)
+        log = stack.enter_context(closing(EventLog(run.events)))
         book = RunBook(run, prepared, log, log_model=log_model)
         try:
+            yield Locked(run)
             yield from _proceed(prepared, run, book, stop, score_test=score_test)
         except (GeneratorExit, KeyboardInterrupt):
             if not book.ended:  # a caller may well leave after the last word
