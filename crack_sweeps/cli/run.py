@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -13,8 +13,10 @@ from crack_sweeps.cli.interrupts import Interrupts, interrupts
 from crack_sweeps.cli.rows import plan_rows, record_rows
 
 if TYPE_CHECKING:
+    from crack_sweeps.runs.directory import RunDirectory
     from crack_sweeps.runs.plan import Plan
     from crack_sweeps.runs.record import RunRecord
+    from crack_sweeps.runs.training_run import Update
     from crack_sweeps.training.loop import EpochReport
 
 Record = TypeVar("Record", "RunRecord", "Plan")
@@ -91,6 +93,7 @@ def run(
             resume_from=resume_from,
             trial=trial,
             caught=caught,
+            as_json=json,
         )
     _print(record, record_rows, as_json=json)
     if record.status == "FINISHED":
@@ -141,6 +144,7 @@ def _watch(
     resume_from: str | None,
     trial: str | None,
     caught: Interrupts,
+    as_json: bool,
 ) -> RunRecord:
     """Run the training and show how it goes."""
     from crack_sweeps import api, console
@@ -164,6 +168,8 @@ def _watch(
         notify=console.say,
     )
     total_steps, total_epochs = 0, 0
+    if as_json:
+        updates = _print_failed(updates)
     with closing(updates), console.progress_bar() as bar:
         for update in updates:
             match update:
@@ -183,6 +189,24 @@ def _watch(
                 case Ended():
                     return update.record
     raise AssertionError("a training ends with a record or an error")
+
+
+def _print_failed(updates: Generator[Update, None, None]) -> Generator[Update, None, None]:
+    """Pass on; of a training that fails print the record, as of every other that ends. Its error goes on its way."""
+    from crack_sweeps.runs.record import read_record
+    from crack_sweeps.runs.training_run import Locked
+
+    run: RunDirectory | None = None
+    with closing(updates):
+        try:
+            for update in updates:
+                if isinstance(update, Locked):
+                    run = update.run
+                yield update
+        except Exception:
+            if run is not None and run.status() == "FAILED":
+                _print(read_record(run), record_rows, as_json=True)
+            raise
 
 
 def _epoch_line(report: EpochReport, total_epochs: int) -> str:
