@@ -62,7 +62,7 @@ class StudyRecord:
     """How a study stands, as `sweeps study --json` prints it.
 
     Args:
-        study: Its name with its version.
+        study: Its name with its version, as it is typed.
         folder: Where its files are.
         status: FINISHED, or KILLED if it was stopped before its end.
         reason: Why it was stopped; null if it was not.
@@ -106,14 +106,15 @@ def record_of(ended: StudyEnded) -> StudyRecord:
     """The record of a study's end."""
     from crack_sweeps.leaderboard.wording import answer_of
 
+    best = ended.best
     return StudyRecord(
-        study=ended.folder.name,
+        study=ended.folder.typed,
         folder=ended.folder.path.as_posix(),
         status="FINISHED" if ended.reason is None else "KILLED",
         reason=ended.reason,
         num_trained=ended.num_trained,
         num_failed=ended.num_failed,
-        best=dict(ended.best) if ended.best is not None else None,
+        best=None if best is None else {**best, "trial": ended.folder.typed_trial(best["trial"])},
         answer=answer_of(ended.folder) if ended.reason is None else None,
     )
 

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from crack_sweeps.study.folder import StudyFolder
     from crack_sweeps.study.standing import Standing, StudyReader
 
 REFRESH_S = 2.0
 STOP_PATIENCE_S = 60.0
-_STUDY = typer.Argument(help="A study's name, with its version or without; the newest if none.", show_default=False)
+_STUDY = typer.Argument(
+    help="A study's name, its newest version unless one is typed (NAME@1); the newest of all if none.",
+    show_default=False,
+)
 _JSON = typer.Option("--json", help="Print one JSON object on stdout.")
 _EITHER = typer.Argument(help="STUDY/21, STUDY/ARM/21, or a run's name or unique prefix.")
 
@@ -47,9 +51,12 @@ def stop(
     from crack_sweeps import console
 
     reader = _reader(study)
-    name, before = reader.folder.name, reader.read()
+    before = reader.read()
+    name = before.study
     if before.state != "running":
         console.say(f"study {name} is not running; nothing to stop")
+        for other in _running_versions(reader.folder):
+            console.say(f"another version of it is: `sweeps stop {other}` stops it")
         return
     reader.folder.stop_request.touch()
     console.say(f"study {name} is asked to stop: its trials store checkpoints")
@@ -106,6 +113,15 @@ def _reader(study: str | None) -> StudyReader:
     from crack_sweeps.study.standing import StudyReader
 
     return StudyReader(find_study(study))
+
+
+def _running_versions(folder: StudyFolder) -> Iterator[str]:
+    """Other versions of a study that a coordinator is at work on, by the names that are typed."""
+    from crack_sweeps.study.folder import all_studies
+
+    for other in all_studies():
+        if other.plain_name == folder.plain_name and other != folder and other.is_running():
+            yield other.typed
 
 
 def _watch_table(reader: StudyReader) -> Standing:

@@ -11,7 +11,7 @@ from crack_sweeps.runs.directory import OUTPUTS, RunDirectory, find_run
 from crack_sweeps.runs.record import RunRecord, read_record
 from crack_sweeps.specs.experiment import Experiment
 from crack_sweeps.specs.loading import load_resolved
-from crack_sweeps.study.folder import STUDIES, StudyFolder, all_studies, find_study
+from crack_sweeps.study.folder import STUDIES, StudyFolder, all_studies, stored_study
 from crack_sweeps.study.naming import find_trial, names_trial
 
 BEST_WEIGHTS = "best_model.pth"  # as training/checkpoints.py calls it, which loads torch
@@ -123,6 +123,6 @@ def _study_of(run: RunDirectory, studies: Path) -> StudyFolder | None:
     if of is None:
         return None
     try:
-        return find_study(of["name"], root=studies)
+        return stored_study(of["name"], root=studies)
     except StudyNotFound:
         return None

@@ -56,8 +56,23 @@ class Ledger:
 
 
 def read_rows(folder: StudyFolder) -> Iterator[Row]:
-    """Rows in the order in which trials ended."""
-    yield from (event for event in read_events(folder.ledger) if event["kind"] == TRIAL)
+    """Rows in the order in which trials ended, with names as people type them now."""
+    typed = folder.typed
+    yield from (as_typed(event, folder, typed) for event in read_events(folder.ledger) if event["kind"] == TRIAL)
+
+
+def as_typed(row: Row, folder: StudyFolder, typed: str) -> Row:
+    """The row with the names that reach its trials now: since it was written a newer version may have begun.
+
+    Args:
+        row: As it stands in the file.
+        folder: Of its study.
+        typed: `folder.typed`, which is asked for once for all rows.
+    """
+    if typed == folder.name:
+        return row
+    names = {key: typed + row[key].removeprefix(folder.name) for key in ("trial", "selected_trial") if row.get(key)}
+    return {**row, **names}
 
 
 def add_outside(folder: StudyFolder, entry: Mapping[str, Any]) -> None:

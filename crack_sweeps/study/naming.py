@@ -13,7 +13,7 @@ from crack_sweeps.specs.fingerprint import fingerprint
 from crack_sweeps.specs.loading import Resolved, resolve
 from crack_sweeps.specs.study_loading import Arm, ResolvedStudy, settle
 from crack_sweeps.specs.words import listed, nearest
-from crack_sweeps.study.folder import STUDIES, StudyFolder, all_studies, find_study
+from crack_sweeps.study.folder import STUDIES, StudyFolder, all_studies, find_study, stored_study
 from crack_sweeps.study.ledger import Row, read_rows, trial_name
 
 FEWEST_DIGITS = 6  # of a run's name that is typed in part; what is shorter is meant as a trial's number
@@ -42,7 +42,7 @@ class FoundTrial:
     @property
     def name(self) -> str:
         """As people type it."""
-        return trial_name(self.folder, self.study.arms[0].name, self.arm.name, self.number)
+        return _typed(self.folder, self.study, self.arm.name, self.number)
 
     @property
     def membership(self) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def find_trial(wanted: str, *, root: Path = STUDIES, outputs: Path = OUTPUTS) ->
         raise UserError(
             f"run {run.name} is a single run, no trial of a study", hint=f"it is described in {run.path}/metrics.json"
         )
-    return _trial(find_study(of["name"], root=root), of["arm"], of["number"])
+    return _trial(stored_study(of["name"], root=root), of["arm"], of["number"])
 
 
 def trial_settings(wanted: str, *, seed: int | None = None, root: Path = STUDIES, outputs: Path = OUTPUTS) -> Resolved:
@@ -129,7 +129,7 @@ def _trial(folder: StudyFolder, arm_name: str | None, number: int) -> FoundTrial
     arms = {arm.name: arm for arm in study.all_arms}
     name = arm_name if arm_name is not None else study.arms[0].name
     if name not in arms:
-        raise StudyNotFound(f"study {folder.name} has no arm `{name}`", hint=f"it has {listed(arms, 'and')}")
+        raise StudyNotFound(f"study {folder.typed} has no arm `{name}`", hint=f"it has {listed(arms, 'and')}")
     highest = -1
     for row in read_rows(folder):
         if row["arm"] == name:
@@ -141,11 +141,15 @@ def _trial(folder: StudyFolder, arm_name: str | None, number: int) -> FoundTrial
             highest = max(highest, event["number"])
             if event["number"] == number:
                 return FoundTrial(folder, study, arms[name], number, None, _run(event["run_dir"]))
-    first, last = (trial_name(folder, study.arms[0].name, name, n) for n in (0, highest))
+    first, last = (_typed(folder, study, name, n) for n in (0, highest))
     raise StudyNotFound(
-        f"study {folder.name} has no trial {number}" + (f" in arm {name}" if arm_name is not None else ""),
+        f"study {folder.typed} has no trial {number}" + (f" in arm {name}" if arm_name is not None else ""),
         hint=f"there are {first} to {last}" if highest > 0 else f"there is {first}" if highest == 0 else "it has none",
     )
+
+
+def _typed(folder: StudyFolder, study: ResolvedStudy, arm: str, number: int) -> str:
+    return folder.typed_trial(trial_name(folder, study.arms[0].name, arm, number))
 
 
 def _run(run_dir: str | None) -> RunDirectory | None:
@@ -154,7 +158,7 @@ def _run(run_dir: str | None) -> RunDirectory | None:
 
 
 def _like_a_study(wanted: str, root: Path) -> bool:
-    known = {name for folder in all_studies(root=root) for name in (folder.name, folder.plain_name)}
+    known = {name for folder in all_studies(root=root) for name in (folder.typed, folder.plain_name)}
     return wanted in known or "/" in wanted or nearest(wanted, known) is not None
 
 
@@ -162,5 +166,5 @@ def _example(wanted: str, root: Path) -> str:
     studies = all_studies(root=root)
     if not studies:
         return "there is no study yet; begin one with `sweeps study`"
-    close = nearest(wanted.split("/")[0], [folder.name for folder in studies]) or studies[0].name
+    close = nearest(wanted.split("/")[0], [folder.typed for folder in studies]) or studies[0].typed
     return f"type STUDY/NUMBER, such as {close}/{wanted if wanted.isdecimal() else 0}"

@@ -65,7 +65,9 @@ def repair(folder: StudyFolder, url: str, *, outputs: Path, write: bool) -> Iter
     try:
         lock = folder.lock().acquire(blocking=False)
     except Timeout:
-        raise StudyError(f"study {folder.name} is being searched", hint=f"`sweeps stop {folder.name}` first") from None
+        raise StudyError(
+            f"study {folder.typed} is being searched", hint=f"`sweeps stop {folder.typed}` first"
+        ) from None
     with lock, closing(_store(folder, study, url, make=write)) as store:
         for arm in study.all_arms:
             yield from _missing_in_store(folder, study, arm, store, outputs, write=write)

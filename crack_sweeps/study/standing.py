@@ -18,7 +18,7 @@ from crack_sweeps.specs.study_loading import Arm, ResolvedStudy
 from crack_sweeps.study.finalists import complete_trial, num_scored, winner_of
 from crack_sweeps.study.folder import StudyFolder
 from crack_sweeps.study.history import TRAINED, Trial
-from crack_sweeps.study.ledger import TRIAL, Row, trial_name
+from crack_sweeps.study.ledger import TRIAL, Row, as_typed, trial_name
 from crack_sweeps.tracking.state import Trainer
 
 OUTCOMES = ("complete", "pruned", "rejected", "failed", "out_of_memory")
@@ -123,7 +123,7 @@ class Standing:
     """How a study stands.
 
     Args:
-        study: Its name with its version.
+        study: Its name with its version, as it is typed.
         folder: Where its files are.
         state: running; finished; stopped (on request, to be gone on with); failed (an error ended it); interrupted
             (its coordinator died).
@@ -225,7 +225,7 @@ class StudyReader:
                 budget_s=None if budget["gpu_hours"] is None else budget["gpu_hours"] * 3600 - self._seconds,
             )
         return Standing(
-            study=self.folder.name,
+            study=self.folder.typed,
             folder=self.folder.path.as_posix(),
             state=state,
             reason=self._end["reason"] if self._end is not None else None,
@@ -254,10 +254,12 @@ class StudyReader:
 
     def _read_rows(self) -> None:
         self.news = []
-        for row in _events(self.folder.ledger, self._num_rows):
+        typed = self.folder.typed
+        for event in _events(self.folder.ledger, self._num_rows):
             self._num_rows += 1
-            if row["kind"] != TRIAL:
+            if event["kind"] != TRIAL:
                 continue
+            row = as_typed(event, self.folder, typed)
             self.news.append(row)
             self._ended.add((row["arm"], row["number"]))
             self._seconds += row["duration_s"]
@@ -325,7 +327,7 @@ class StudyReader:
         return ("interrupted" if process is None or process.alive is False else "running"), process
 
     def _running(self, told: Event, now: float) -> RunningTrial:
-        name = trial_name(self.folder, self.main, told["arm"], told["number"])
+        name = self.folder.typed_trial(trial_name(self.folder, self.main, told["arm"], told["number"]))
         story = read_story(RunDirectory(Path(told["run_dir"])), self.study.spec.objective.metric)
         best = max if self.study.spec.objective.direction == "maximize" else min
         values = list(story.values.values())

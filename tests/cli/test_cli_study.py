@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -409,6 +410,22 @@ def test_stop_of_a_study_that_does_not_stop_is_a_failure(
     monkeypatch.setattr(trials, "STOP_PATIENCE_S", 0.3)
     assert sweeps("stop").code == 1
     assert sweeps("stop", "--no-wait").code == 0
+
+
+def test_stop_names_the_version_that_runs_where_the_newest_does_not(sweeps: Callable, begun: HandMadeStudy) -> None:
+    newer = begun.folder.path.with_name("toy@2")
+    shutil.copytree(begun.folder.path, newer)
+    with begun.folder.lock():
+        (newer / "coordinator.json").write_text(json.dumps(asdict(DEAD)))
+        answer = sweeps("stop", "toy", "--no-wait")
+        assert answer.code == 0, answer.err
+        assert "study toy@2 is not running" in answer.err
+        assert "`sweeps stop toy@1` stops it" in answer.err
+        assert sweeps("stop", "toy@1", "--no-wait").code == 0
+    assert begun.folder.stop_request.exists()
+    assert not (newer / "stop").exists()
+    rows = json.loads(sweeps("status", "toy@1", "--json").out)
+    assert rows["study"] == "toy@1"
 
 
 def test_stop_where_nothing_runs_says_so(sweeps: Callable, begun: HandMadeStudy) -> None:
