@@ -38,14 +38,20 @@ class Finding:
     remedy: str | None = None
 
 
-def examine(*, outputs: Path = OUTPUTS, studies: Path = STUDIES) -> Iterator[Finding]:
-    """Look at everything, one finding after the other; changes nothing."""
+def examine(*, outputs: Path = OUTPUTS, studies: Path = STUDIES, storage: str | None = None) -> Iterator[Finding]:
+    """Look at everything, one finding after the other; changes nothing.
+
+    Args:
+        outputs: Folder of all runs.
+        studies: Folder of all studies.
+        storage: Address of a database with trials, where it has a password: no file keeps that.
+    """
     yield Finding("python", "ok", f"{sys.version.split()[0]} on {sys.platform}")
     yield from _versions()
     yield from _device()
     yield _disk()
     yield _store()
-    yield from _runs(outputs, studies)
+    yield from _runs(outputs, studies, storage)
 
 
 def _versions() -> Iterator[Finding]:
@@ -102,10 +108,10 @@ def _store() -> Finding:
     return Finding("store", "ok", location.shown)
 
 
-def _runs(outputs: Path, studies: Path) -> Iterator[Finding]:
+def _runs(outputs: Path, studies: Path, storage: str | None = None) -> Iterator[Finding]:
     for study in _studies(studies):
         yield from _sending(study, f"study {study.name}")
-    yield from _books(studies, outputs, write=False)
+    yield from _books(studies, outputs, storage, write=False)
     num_runs = 0
     for run in all_runs(outputs=outputs):
         num_runs += 1
@@ -137,23 +143,28 @@ def _leftovers(outputs: Path) -> Iterator[Finding]:
             yield Finding(run.name, "ok", "died before its first event: not a run", f"nobody needs {run.path}")
 
 
-def _books(studies: Path, outputs: Path, *, write: bool) -> Iterator[Finding]:
+def _books(studies: Path, outputs: Path, storage: str | None, *, write: bool) -> Iterator[Finding]:
     """What does not agree between a study's store, its ledger and its runs; with `write`, what was put right."""
     for folder in all_studies(root=studies):
         if folder.is_running():
             continue
-        elsewhere = folder.read_facts()["storage"]
-        if elsewhere is not None:
-            yield Finding(f"study {folder.name}", "ok", f"its trials are in {elsewhere}, which was not looked at")
-            continue
         from crack_sweeps.study.repair import repair
-        from crack_sweeps.study.store import database_of, sqlite_url
+        from crack_sweeps.study.store import address_of
 
-        for flaw in repair(folder, sqlite_url(database_of(folder)), outputs=outputs, write=write):
-            if write:
-                yield Finding(flaw.subject, "ok", f"put right: {flaw.text}")
-            else:
-                yield Finding(flaw.subject, "warning", flaw.text, "sweeps doctor --fix")
+        subject, kept = f"study {folder.typed}", folder.read_facts().get("storage")
+        try:
+            url = address_of(folder, storage)
+            if url is None:
+                remedy = f"sweeps doctor --storage {kept}, with its password"
+                yield Finding(subject, "warning", f"its trials are in {kept}, which was not looked at", remedy)
+                continue
+            for flaw in repair(folder, url, outputs=outputs, write=write):
+                if write:
+                    yield Finding(flaw.subject, "ok", f"put right: {flaw.text}")
+                else:
+                    yield Finding(flaw.subject, "warning", flaw.text, "sweeps doctor --fix")
+        except StoreError as error:
+            yield Finding(subject, "warning", f"its trials were not looked at: {error.message}", error.hint)
 
 
 def _sending(run: RunDirectory, subject: str) -> Iterator[Finding]:
@@ -178,7 +189,7 @@ def _belongs_to_a_study(run: RunDirectory) -> bool:
     return created is not None and bool(created.get("parent"))
 
 
-def fix(*, outputs: Path = OUTPUTS, studies: Path = STUDIES) -> Iterator[Finding]:
+def fix(*, outputs: Path = OUTPUTS, studies: Path = STUDIES, storage: str | None = None) -> Iterator[Finding]:
     """Send what is missing, close and give back what a dead process left. Doing it twice changes nothing.
 
     One run that cannot be mended keeps no other from it. What is nested is sent after what it is nested under. A
@@ -189,7 +200,7 @@ def fix(*, outputs: Path = OUTPUTS, studies: Path = STUDIES) -> Iterator[Finding
     """
     from crack_sweeps.tracking.connection import StoreConnection
 
-    yield from _books(studies, outputs, write=True)
+    yield from _books(studies, outputs, storage, write=True)
     yield from _slim(outputs)
     store: StoreConnection | None = None
     for run, subject in [

@@ -11,6 +11,9 @@ def doctor(
     fix: Annotated[
         bool, typer.Option("--fix", help="Send unsent events and close dead runs; deletes nothing.")
     ] = False,
+    storage: Annotated[
+        str | None, typer.Option(metavar="URL", help="Database of a study's trials, where it has a password.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON list on stdout.")] = False,
 ) -> None:
     """Look at device, driver, stores, disk, versions, and at what a crash left."""
@@ -18,9 +21,9 @@ def doctor(
     from crack_sweeps import doctor as examination
 
     if fix:
-        for done in examination.fix():
+        for done in examination.fix(storage=storage):
             console.say(f"{'fixed' if done.verdict == 'ok' else done.verdict}  {done.subject}: {done.text}")
-    findings = list(examination.examine())
+    findings = list(examination.examine(storage=storage))
     if json:
         from dataclasses import asdict
         from json import dumps

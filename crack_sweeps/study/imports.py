@@ -18,8 +18,7 @@ from crack_sweeps.study.folder import StudyFolder
 from crack_sweeps.study.history import Trial
 from crack_sweeps.study.ledger import Ledger, read_rows, row_of, trial_name
 from crack_sweeps.study.outcome import ended, outcome_of
-from crack_sweeps.study.store import Store, database_of, sqlite_url
-from crack_sweeps.tracking.location import mask
+from crack_sweeps.study.store import Store, address_of, database_of
 
 CARRIED = frozenset({"complete", "pruned", "failed", "out_of_memory"})  # what was rejected is forecast anew
 LEFT = "a newer version of the study was begun before it had ended"
@@ -45,18 +44,14 @@ def sources(before: Sequence[StudyFolder], storage: str | None) -> list[Source]:
     """
     found = []
     for folder in before:
-        kept = folder.read_facts().get("storage")
-        if kept is not None and storage is not None and mask(storage) == kept:
-            found.append(Source(folder, storage))
-        elif kept is not None and "***" in kept:
+        kept, url = folder.read_facts().get("storage"), address_of(folder, storage)
+        if url is None:
             raise StoreError(
                 f"trials of {folder.typed} would come along, and their storage {kept} needs its password",
                 hint=f"type --storage {kept} (with its password), or give this study another `name` in its file",
             )
-        elif kept is not None:
-            found.append(Source(folder, kept))
-        elif (database := database_of(folder)).is_file():
-            found.append(Source(folder, sqlite_url(database)))
+        if kept is not None or (database := database_of(folder)).is_file():
+            found.append(Source(folder, url))
         elif any(read_rows(folder)):
             raise StoreError(
                 f"trials of {folder.typed} would come along, and its database {database} is gone",

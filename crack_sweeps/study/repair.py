@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from crack_sweeps.study.folder import StudyFolder
 from crack_sweeps.study.history import Trial
 from crack_sweeps.study.ledger import OUTSIDE, Ledger, lost_outside, read_rows, row_of, trial_name
 from crack_sweeps.study.outcome import ended, outcome_of
-from crack_sweeps.study.store import Store
+from crack_sweeps.study.store import Store, own_url
 
 LOST = "it is neither in the ledger nor has it a run"
 _FACTS = (
@@ -62,6 +64,8 @@ def repair(folder: StudyFolder, url: str, *, outputs: Path, write: bool) -> Iter
         yield Flaw(f"study {folder.name}", f"its database {_file_of(url)} is gone")
         return
     study = folder.read_study()
+    if write and folder.read_facts().get("storage") is None:
+        own_url(folder)  # which makes the folder of a file that is gone
     try:
         lock = folder.lock().acquire(blocking=False)
     except Timeout:
@@ -109,7 +113,11 @@ def _untold(
             if trial.outcome == "running":
                 over = outcome_of(trial, outputs=outputs, objective=study.spec.objective)
                 if over is not None:
+                    reported = _reported(RunDirectory(outputs / trial.facts["run"]), study.spec.objective.metric)
+                    over = replace(over, intermediate={**reported, **trial.intermediate})
                     if write:
+                        for epoch in sorted(reported.keys() - trial.intermediate.keys()):
+                            store.report(trial, epoch, reported[epoch])
                         store.finish(over)
                     yield Flaw(_name(folder, study, trial), f"its run is over ({over.outcome}), the store says running")
             if over is not None and (over.arm, over.number) not in ledger:
@@ -129,25 +137,40 @@ def _outside(folder: StudyFolder, *, write: bool) -> Iterator[Flaw]:
 
 def _runs_of(folder: StudyFolder, arm: Arm, outputs: Path) -> dict[int, tuple[RunDirectory, Mapping[str, Any]]]:
     found: dict[int, tuple[RunDirectory, Mapping[str, Any]]] = {}
+    began = datetime.strptime(folder.read_facts()["began"], "%Y-%m-%dT%H:%M:%S%z")
+    began_ms = 1000 * int(began.timestamp())
     for run in all_runs(outputs=outputs):
         belongs = run.read_environment().get("study")
-        if belongs is not None and (belongs["name"], belongs["arm"]) == (folder.name, arm.name):
+        if belongs is None or (belongs["name"], belongs["arm"]) != (folder.name, arm.name):
+            continue
+        if _began_ms(run) >= began_ms:  # an older one is of a folder of this name that was deleted
             found[belongs["number"]] = run, belongs
     return found
 
 
 def _from_run(found: tuple[RunDirectory, Mapping[str, Any]], arm: Arm, number: int, metric: str) -> Trial:
     run, belongs = found
-    epochs = [event for event in read_events(run.events) if event["kind"] == "epoch"]
     return Trial(
         arm=arm.name,
         number=number,
         suggestion=belongs["suggestion"],
         outcome="running",
-        intermediate={event["epoch"]: event["metrics"][metric] for event in epochs if metric in event["metrics"]},
+        intermediate=_reported(run, metric),
         excess=belongs["excess"],
         facts=belongs["facts"],
     )
+
+
+def _began_ms(run: RunDirectory) -> int:
+    first = next(read_events(run.events), None)
+    return int(first["time_ms"]) if first is not None else 0
+
+
+def _reported(run: RunDirectory, metric: str) -> dict[int, float]:
+    """The objective by epoch, as the run itself wrote it down; what is no number was never kept."""
+    epochs = (event for event in read_events(run.events) if event["kind"] == "epoch")
+    told = {event["epoch"]: event["metrics"].get(metric) for event in epochs}
+    return {epoch: value for epoch, value in told.items() if value is not None and math.isfinite(value)}
 
 
 def _from_row(row: Mapping[str, Any], arm: Arm, number: int) -> Trial:

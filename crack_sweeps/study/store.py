@@ -313,6 +313,24 @@ def own_url(folder: StudyFolder) -> str:
     return sqlite_url(path)
 
 
+def address_of(folder: StudyFolder, given: str | None) -> str | None:
+    """Where a study's trials are stored; None where that has a password, which no file keeps, and it was not given.
+
+    Args:
+        folder: The study's.
+        given: An address as it was typed; it counts if it is the study's.
+
+    Raises:
+        StoreError: As `database_of` does.
+    """
+    kept: str | None = folder.read_facts().get("storage")
+    if kept is None:
+        return sqlite_url(database_of(folder))
+    if given is not None and mask(given) == kept:
+        return given
+    return None if "***" in kept else kept
+
+
 def _mark_of(folder: StudyFolder) -> dict[str, str]:
     """What tells a folder apart; before folders had ids, the second in which it was begun did."""
     facts = folder.read_facts()

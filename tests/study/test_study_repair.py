@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from crack_sweeps import doctor
+from crack_sweeps.runs.directory import OUTPUTS
 from crack_sweeps.specs.experiment import Experiment
 from crack_sweeps.specs.study_loading import ResolvedStudy
-from crack_sweeps.study.folder import StudyFolder
+from crack_sweeps.study.folder import STUDIES, StudyFolder
 from crack_sweeps.study.ledger import read_rows
 from crack_sweeps.study.repair import Flaw, repair
 from crack_sweeps.study.store import sqlite_url
@@ -83,15 +85,54 @@ def test_a_trial_whose_coordinator_died_before_it_told_is_told(bench: Bench) -> 
         json.dumps({"metrics": {"val/crack_iou": 0.5}, "reason": None, "duration_s": 1.0, "vram": {}})
     )
     events = (run / "events.jsonl").read_bytes().splitlines()
-    ended = {**json.loads(events[-1]), "status": "FINISHED", "reason": None}
-    (run / "events.jsonl").write_bytes(b"\n".join([*events[:-1], json.dumps(ended).encode()]) + b"\n")
+    heard = {"kind": "epoch", "seq": len(events) - 1, "time_ms": 0, "epoch": 7, "metrics": {"val/crack_iou": 0.4}}
+    ended = {**json.loads(events[-1]), "seq": len(events), "status": "FINISHED", "reason": None}
+    (run / "events.jsonl").write_bytes(
+        b"\n".join([*events[:-1], json.dumps(heard).encode(), json.dumps(ended).encode()]) + b"\n"
+    )
 
     found = flaws(folder, write=True)
     assert [flaw.text for flaw in found][:1] == ["its run is over (complete), the store says running"]
     told = bench.trials(study, folder)[running.number]
     assert (told.outcome, told.value) == ("complete", 0.5)
+    assert told.intermediate == {**running.intermediate, 7: 0.4}, "the run had reported an epoch that nobody heard of"
+    assert next(row for row in read_rows(folder) if row["number"] == told.number)["num_epochs"] == 7
     assert flaws(folder, write=True) == []
 
 
 def without_place(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in ("seq", "time_ms")}
+
+
+# --- the doctor ----------------------------------------------------------------------------------
+
+
+def test_the_doctor_looks_where_a_study_keeps_its_trials(searched: tuple[ResolvedStudy, StudyFolder]) -> None:
+    folder = searched[1]
+    folder.database.rename("elsewhere.db")
+    folder.add_facts(storage="sqlite:///elsewhere.db")
+    assert list(doctor._books(STUDIES, OUTPUTS, None, write=False)) == []
+    folder.ledger.rename(folder.path / "aside")
+    assert {finding.verdict for finding in doctor._books(STUDIES, OUTPUTS, None, write=False)} == {"warning"}
+    assert list(doctor._books(STUDIES, OUTPUTS, None, write=True))
+    assert list(doctor._books(STUDIES, OUTPUTS, None, write=False)) == []
+
+
+def test_the_doctor_says_where_it_could_not_look(searched: tuple[ResolvedStudy, StudyFolder]) -> None:
+    searched[1].add_facts(storage="postgresql://***@nowhere.invalid/db")
+    [finding] = doctor._books(STUDIES, OUTPUTS, None, write=False)
+    assert finding.verdict == "warning"
+    assert finding.remedy == "sweeps doctor --storage postgresql://***@nowhere.invalid/db, with its password"
+    [finding] = doctor._books(STUDIES, OUTPUTS, "postgresql://me:hunter2secret@nowhere.invalid/db", write=False)
+    assert (finding.verdict, "were not looked at" in finding.text) == ("warning", True)
+    assert "hunter2secret" not in finding.text
+
+
+def test_runs_of_a_deleted_study_of_the_same_name_are_not_taken_for_this_ones(
+    searched: tuple[ResolvedStudy, StudyFolder],
+) -> None:
+    folder = searched[1]
+    folder.ledger.rename(folder.path / "aside")
+    folder.database.rename("aside.db")
+    folder.add_facts(began="2999-01-01T00:00:00+0000")
+    assert flaws(folder, write=True) == []
