@@ -157,7 +157,9 @@ def explain(wanted: str, *, root: Path = STUDIES, outputs: Path = OUTPUTS) -> Ex
         run=row.get("run") or (found.run.name if found.run is not None else None),
         run_dir=row.get("run_dir") or (str(found.run.path) if found.run is not None else None),
         mlflow_run_id=mlflow_id(found.run) if found.run is not None else None,
-        go_on=go_on_command(found.study) if found.row is None else None,
+        go_on=None
+        if found.row is not None
+        else go_on_command(found.study, storage=found.folder.read_facts().get("storage")),
         **known,
     )
 

@@ -1,15 +1,15 @@
-"""How many trainings of an arm's present winner have a score: those of an earlier winner are history."""
+"""How many trainings of an arm's present winner are over: those of an earlier winner are history."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 from crack_sweeps.specs.study import Objective
 from crack_sweeps.specs.study_loading import Arm
-from crack_sweeps.study.history import Trial
+from crack_sweeps.study.history import TRAINED, Trial
 from crack_sweeps.study.ledger import Row
-from crack_sweeps.study.schedule import FINAL_SEEDS_FROM, best_settings
+from crack_sweeps.study.schedule import FINAL_SEEDS_FROM, MAX_ATTEMPTS, best_settings
 
 
 def complete_trial(row: Row) -> Trial | None:
@@ -26,19 +26,21 @@ def winner_of(complete: Sequence[Trial], objective: Objective) -> str | None:
     return None if best is None else best.facts["fingerprint"]
 
 
-def num_scored(arm: Arm, winner: str | None, finals: Iterable[Mapping[str, Any]], *, num_trials: int, most: int) -> int:
-    """Seeds that the finalist's settings have been trained with to the end.
+def num_over(arm: Arm, winner: str | None, finals: Iterable[Row], *, num_trials: int, most: int) -> int:
+    """Seeds that the finalist's settings need not be trained with any more: it was done, or failed too often.
 
     Args:
         arm: The searched arm.
         winner: Of it.
-        finals: Rows or facts of complete trainings of its finalists: `fingerprint`, `seed`, `selected_trial`.
+        finals: Rows of the trainings of its finalists that ended.
         num_trials: Trials of its search; 0 where its settings stand as shipped.
         most: Seeds that are wanted.
     """
     first = arm.base.training.seed + FINAL_SEEDS_FROM
-    if num_trials:
-        seeds = {row["seed"] for row in finals if row.get("fingerprint") == winner and row["seed"] >= first}
-    else:
-        seeds = {row["seed"] for row in finals if row.get("selected_trial") is None}
-    return min(len(seeds), most)
+    attempts: defaultdict[int, list[bool]] = defaultdict(list)
+    for row in finals:
+        chosen = row.get("fingerprint") == winner and row["seed"] >= first
+        if row["outcome"] in TRAINED and (chosen if num_trials else row.get("selected_trial") is None):
+            attempts[row["seed"]].append(row["value"] is not None)
+    over = [seed for seed, complete in attempts.items() if any(complete) or len(complete) >= MAX_ATTEMPTS]
+    return min(len(over), most)

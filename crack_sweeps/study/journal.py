@@ -91,6 +91,8 @@ class StudyJournal:
             baseline_trials=spec.budget.baseline_trials,
             seeds=spec.finalists.seeds,
             gpu_hours=spec.budget.gpu_hours,
+            jobs=spec.jobs,
+            vram_budget=spec.memory_budget,
         )
 
     def trial(self, trial: Trial, run_dir: Path) -> None:

@@ -29,7 +29,7 @@ from crack_sweeps.specs.study_loading import Arm, ResolvedStudy, settle
 from crack_sweeps.study.calibration import Calibration
 from crack_sweeps.study.disk import checkpoint_bytes, study_disk
 from crack_sweeps.study.distributions import axis
-from crack_sweeps.study.finalists import complete_trial, num_scored, winner_of
+from crack_sweeps.study.finalists import complete_trial, num_over, winner_of
 from crack_sweeps.study.folder import Stored, StudyFolder
 from crack_sweeps.study.forecasts import Forecaster, shape_key
 from crack_sweeps.study.history import TRAINED, Trial
@@ -520,9 +520,9 @@ def _over(one: _Drawn, budget: int) -> bool:
 
 def _num_finals_done(study: ResolvedStudy, arm: Arm, folder: StudyFolder) -> int:
     """Trainings of the arm's best settings that need not be done again, as far as is known who wins."""
-    rows = [row for row in read_rows(folder) if row["value"] is not None]
+    rows = list(read_rows(folder))
     complete = [trial for row in rows if row["arm"] == arm.name and (trial := complete_trial(row)) is not None]
-    return num_scored(
+    return num_over(
         arm,
         winner_of(complete, study.spec.objective),
         [row for row in rows if row["arm"] == arm.final().name],

@@ -15,7 +15,7 @@ from crack_sweeps.runs.directory import RunDirectory
 from crack_sweeps.runs.events import Event, read_events
 from crack_sweeps.specs.loading import list_studies
 from crack_sweeps.specs.study_loading import Arm, ResolvedStudy
-from crack_sweeps.study.finalists import complete_trial, num_scored, winner_of
+from crack_sweeps.study.finalists import complete_trial, num_over, winner_of
 from crack_sweeps.study.folder import StudyFolder
 from crack_sweeps.study.history import TRAINED, Trial
 from crack_sweeps.study.ledger import TRIAL, Row, as_typed, trial_name
@@ -97,7 +97,7 @@ class ArmStanding:
         num_trials: Trials that are to train while it is searched; 0 where its settings stand as shipped.
         num_trained: Those that did.
         num_epochs: Epochs that they trained.
-        num_finals: Seeds that its present best settings have been trained with to the end, after the search.
+        num_finals: Trainings of its present best settings, after the search, that are over.
         num_seeds: Those that are wanted.
         winner: Fingerprint of those settings; None if no trial is complete.
         best: Its best value so far; None if no trial is complete.
@@ -186,7 +186,8 @@ class StudyReader:
         self.study = folder.read_study()
         self.main = self.study.arms[0].name
         self.news: list[Row] = []  # rows that came with the last reading
-        self._began = folder.read_facts()["began"]
+        facts = folder.read_facts()
+        self._began, self._storage = facts["began"], facts.get("storage")
         self._num_rows = self._num_events = 0
         self._ended: set[tuple[str, int]] = set()
         self._told: dict[tuple[str, int], Event] = {}
@@ -196,7 +197,7 @@ class StudyReader:
         self._trained: Counter[str] = Counter()  # trainings by arm, those of finalists under the arm's name with .final
         self._epochs: Counter[str] = Counter()
         self._complete: defaultdict[str, list[Trial]] = defaultdict(list)  # by arm
-        self._finals: defaultdict[str, list[Row]] = defaultdict(list)  # complete ones, by the finalist's arm
+        self._finals: defaultdict[str, list[Row]] = defaultdict(list)  # by the finalist's arm
         self._recent: deque[Row] = deque(maxlen=NUM_RECENT)
         self._attempt: Event | None = None
         self._end: Event | None = None  # of the last attempt
@@ -245,7 +246,7 @@ class StudyReader:
             hours=self._seconds / 3600,
             max_hours=budget["gpu_hours"],
             seconds_left=left,
-            go_on=go_on_command(self.study, budget),
+            go_on=go_on_command(self.study, budget, storage=self._storage),
         )
 
     @property
@@ -269,8 +270,8 @@ class StudyReader:
             self._counts[row["outcome"]] += arm == self.main
             if (complete := complete_trial(row)) is not None:
                 self._complete[arm].append(complete)
-                if row.get("finalist_of") is not None:
-                    self._finals[arm].append(row)
+            if row.get("finalist_of") is not None:
+                self._finals[arm].append(row)
             direction = self.study.spec.objective.direction
             if row["value"] is not None and is_better(row["value"], self._best.get(arm), direction):
                 self._best[arm] = row
@@ -299,7 +300,7 @@ class StudyReader:
             num_trials=num_trials,
             num_trained=self._trained[arm.name],
             num_epochs=self._epochs[arm.name],
-            num_finals=num_scored(arm, winner, finals, num_trials=num_trials, most=num_seeds),
+            num_finals=num_over(arm, winner, finals, num_trials=num_trials, most=num_seeds),
             num_seeds=num_seeds,
             winner=winner,
             best=best["value"] if best is not None else None,
@@ -313,8 +314,12 @@ class StudyReader:
             "baseline_trials": spec.budget.baseline_trials,
             "gpu_hours": spec.budget.gpu_hours,
             "seeds": spec.finalists.seeds,
+            "jobs": spec.jobs,
+            "vram_budget": spec.memory_budget,
         }
-        return {key: (self._attempt or {}).get(key, value) for key, value in known.items()}
+        budget = {key: (self._attempt or {}).get(key, value) for key, value in known.items()}
+        nothing_said = {key for key in ("jobs", "vram_budget") if budget[key] == known[key] == "auto"}
+        return {key: None if key in nothing_said else value for key, value in budget.items()}
 
     def _state(self) -> tuple[State, Process | None]:
         lease = self.folder.read_lease()
@@ -443,18 +448,20 @@ def seconds_left(
     return work_s / max(jobs, 1)
 
 
-def go_on_command(study: ResolvedStudy, budget: Mapping[str, Any] | None = None) -> str:
+def go_on_command(study: ResolvedStudy, budget: Mapping[str, Any] | None = None, *, storage: str | None = None) -> str:
     """What goes on with a study: its settings must be the same, its budget may be another.
 
     Args:
         study: As it began.
-        budget: What the last command was to spend; None leaves that to whoever types.
+        budget: What the last command was to spend, by flag; None leaves that to whoever types.
+        storage: Where its trials are, without a password; None is its folder.
     """
     import shlex
 
     by_name = {file.name: file.path for file in list_studies()}
     named = study.source.stem if by_name.get(study.source.stem) == study.source else str(study.source)
     spent = [(f"--{key.replace('_', '-')}", f"{value}") for key, value in (budget or {}).items() if value is not None]
+    spent += [("--storage", storage)] if storage is not None else []
     flags = [word for flag in spent for word in flag]
     return shlex.join(["sweeps", "study", named, *study.overrides, "--profile", study.profile, *flags])
 

@@ -10,6 +10,7 @@ import pytest
 from crack_sweeps.cli.study_board import StudyBoard
 from crack_sweeps.cli.study_words import of_wanted, standing_rows
 from crack_sweeps.specs.experiment import Experiment
+from crack_sweeps.study.finalists import num_over
 from crack_sweeps.study.plan import _num_finals_done
 from crack_sweeps.study.standing import StudyReader
 from crack_sweeps.study.updates import StudyBegan, TrialEnded
@@ -70,9 +71,16 @@ def test_more_than_are_wanted_are_not_said_to_be_of_them() -> None:
     assert [of_wanted(3, 8), of_wanted(8, 8), of_wanted(9, 8)] == ["3 of 8", "8 of 8", "9 (8 wanted)"]
 
 
-def test_shipped_settings_are_counted_by_their_own_trainings(bench: Bench) -> None:
-    from crack_sweeps.study.finalists import num_scored
-
+def test_a_training_is_over_when_it_is_complete_or_has_failed_three_times(bench: Bench) -> None:
     arm = bench.resolve().arms[0]
-    rows = [{"seed": seed, "selected_trial": selected} for seed, selected in ((0, None), (0, None), (1001, "toy/3"))]
-    assert num_scored(arm, None, rows, num_trials=0, most=3) == 1
+
+    def row(seed: int, value: float | None = None, **facts: Any) -> dict[str, Any]:
+        outcome = "failed" if value is None else "complete"
+        return {"seed": seed, "value": value, "outcome": outcome, "fingerprint": "best", **facts}
+
+    chosen = [row(1000), row(1000, 0.5), row(1001), row(1001), row(1002, 0.5, fingerprint="an earlier winner's")]
+    assert num_over(arm, "best", chosen, num_trials=8, most=3) == 1
+    assert num_over(arm, "best", [*chosen, row(1001)], num_trials=8, most=3) == 2
+    assert num_over(arm, "best", [*chosen, row(1001)], num_trials=8, most=1) == 1
+    shipped = [row(0, 0.5), row(1001, 0.5, selected_trial="toy/3")]
+    assert num_over(arm, None, shipped, num_trials=0, most=3) == 1

@@ -115,6 +115,18 @@ def test_the_budget_of_the_latest_command_counts(toy: HandMadeStudy) -> None:
     assert (standing.num_trials, standing.max_hours) == (30, 2.5)
 
 
+def test_what_the_latest_command_typed_goes_on_and_what_nobody_typed_is_not_said(toy: HandMadeStudy) -> None:
+    toy.attempt(jobs="auto", vram_budget="auto")
+    assert "auto" not in StudyReader(toy.folder).read().go_on
+    toy.attempt(jobs=2, vram_budget="8GiB")
+    toy.folder.add_facts(storage="sqlite:///x.db")
+    assert (
+        StudyReader(toy.folder)
+        .read()
+        .go_on.endswith(" --trials 8 --seeds 0 --jobs 2 --vram-budget 8GiB --storage sqlite:///x.db")
+    )
+
+
 def test_a_second_reading_brings_what_is_new_and_no_line_that_is_still_being_written(toy: HandMadeStudy) -> None:
     toy.attempt()
     for number in range(NUM_RECENT):
@@ -164,6 +176,9 @@ def test_the_command_that_goes_on_names_settings_and_profile(toy: HandMadeStudy)
     assert go_on_command(study) == plain
     budget = {"trials": 9, "baseline_trials": 0, "gpu_hours": None, "seeds": 3}
     assert go_on_command(study, budget) == f"{plain} --trials 9 --baseline-trials 0 --seeds 3"
+    on = {"jobs": 2, "vram_budget": "8GiB"}
+    masked = "postgresql://***@server/db"
+    assert go_on_command(study, on, storage=masked) == f"{plain} --jobs 2 --vram-budget 8GiB --storage '{masked}'"
     assert go_on_command(replace(study, overrides=(), source=Path("x/mine.yaml"))).split()[2] == "x/mine.yaml"
 
 
