@@ -18,7 +18,7 @@ LIVES = 200
 
 
 def mortal(lifetime: int) -> None:
-    """Die at the lifetime-th of these moments: a step, a file staged, a name replaced, an event appended."""
+    """Die at the lifetime-th of these: a step, a file staged, a name replaced, a log opened, an event appended."""
     from crack_sweeps import durable
     from crack_sweeps.runs.events import EventLog
     from crack_sweeps.training import loop
@@ -39,6 +39,7 @@ def mortal(lifetime: int) -> None:
     loop._take_step = fatal(loop._take_step)
     durable.stage = fatal(durable.stage)
     os.replace = fatal(os.replace)
+    EventLog.__init__ = fatal(EventLog.__init__)  # type: ignore[method-assign]
     EventLog.append = fatal(EventLog.append)  # type: ignore[method-assign]
 
 

@@ -21,7 +21,7 @@ def make(make_run: Callable[..., Any], name: str) -> Any:
 
 
 def told() -> dict[str, doctor.Finding]:
-    return {finding.subject: finding for finding in doctor._runs(OUTPUTS, Path("studies"))}
+    return {finding.subject: finding for finding in doctor.examine()}
 
 
 def test_a_run_that_died_at_its_first_event_is_told_and_keeps_no_other_from_being_sent(

@@ -390,7 +390,7 @@ def test_the_doctor_sends_studies_and_their_runs_once_leaves_living_ones_alone_a
         (run.path / "environment.json").write_text("{}")
     (study.runs[0].path / "logs").mkdir()
     with FileLock(living.path / ".lock"), FileLock(study.runs[0].path / mirror.LOCK):
-        told = {finding.subject: finding.text for finding in doctor._runs(Path("artifacts/outputs"), Path("studies"))}
+        told = {finding.subject: finding.text for finding in doctor.examine()}
         assert told["study toy"] == "9 events are not in MLflow"
         assert "study living" not in told
         mirror.send(study.path)
