@@ -13,18 +13,19 @@ import cv2
 import numpy as np
 
 from crack_sweeps.data.open import open_photos
-from crack_sweeps.errors import SweepsError
+from crack_sweeps.errors import DiskFull, OutOfMemory, SweepsError, UserError
 from crack_sweeps.runs.directory import RunDirectory
 from crack_sweeps.runs.events import EventLog
 from crack_sweeps.specs.experiment import Experiment
 from crack_sweeps.specs.study_loading import ResolvedStudy, identity, resolve_study
 from crack_sweeps.study import executor
 from crack_sweeps.study.calibration import Calibration
-from crack_sweeps.study.coordinator import Coordinator, Machinery
+from crack_sweeps.study.coordinator import PATIENCE, Coordinator, Machinery
 from crack_sweeps.study.executor import Order
 from crack_sweeps.study.folder import StudyFolder, open_folder
 from crack_sweeps.study.history import Trial
 from crack_sweeps.study.packing import Packer, Slot
+from crack_sweeps.study.silence import Patience
 from crack_sweeps.study.store import Store, sqlite_url
 from crack_sweeps.training.footprint import MemoryForecast
 
@@ -76,12 +77,20 @@ class StandInExecutor:
     Args:
         outputs: Folder of all runs.
         objective: (experiment, epoch) to a value; an exception is how that trial ends.
+        hangs: (experiment, epoch) to whether the trial says nothing any more from there on; it is deaf, too.
         num_at_once: Highest number of trials that ran side by side, to be read afterwards.
     """
 
-    def __init__(self, outputs: Path, objective: Callable[[Experiment, int], float]) -> None:
+    def __init__(
+        self,
+        outputs: Path,
+        objective: Callable[[Experiment, int], float],
+        hangs: Callable[[Experiment, int], bool] = lambda *_: False,
+    ) -> None:
         self.outputs = outputs
         self.objective = objective
+        self.hangs = hangs
+        self.deaf: set[Any] = set()
         self.orders: list[Order] = []
         self.num_at_once = 0
         self.seen_at_launch: list[dict[Any, Order]] = []
@@ -109,7 +118,7 @@ class StandInExecutor:
 
     def answer(self, key: Any, answer: Any) -> None:
         order = self._running.get(key)
-        if order is None:  # it has ended, and nobody has heard so yet
+        if order is None or key in self.deaf:  # it has ended, and nobody has heard so yet
             return
         match answer:
             case executor.GoOn():
@@ -119,6 +128,11 @@ class StandInExecutor:
             case executor.Leave():
                 self._queue = [message for message in self._queue if message.key != key]
                 self._end(order, "KILLED", answer.reason, {})
+
+    def end(self, key: Any) -> None:
+        self.deaf.discard(key)
+        del self._running[key]
+        self._queue.append(executor.Gone(key, -9))
 
     def kill(self) -> None:
         self._running.clear()
@@ -133,9 +147,15 @@ class StandInExecutor:
             value = max(self.objective(order.experiment, e) for e in range(1, total + 1))
             self._end(order, "FINISHED", None, {"val/crack_iou": value})
             return
+        if self.hangs(order.experiment, epoch):
+            self.deaf.add(order.key)
+            return
         try:
             value = self.objective(order.experiment, epoch)
         except SweepsError as error:
+            oom, mistake, full = (isinstance(error, kind) for kind in (OutOfMemory, UserError, DiskFull))
+            told = executor.Refused(order.key, error.message, error.hint, oom, mistake, full)
+            self._queue.append(told)
             self._end(order, "FAILED", error.message, {}, error=type(error).__name__)
             return
         self._queue.append(executor.Reported(order.key, epoch, {"val/crack_iou": value}))
@@ -163,7 +183,7 @@ class StandInForecaster:
 
     def peak(self, experiment: Experiment) -> MemoryForecast:
         total = self.bytes_of(experiment)
-        return MemoryForecast(total, 0, 0, 0, 0, 0, 0, total)
+        return MemoryForecast(0, 0, 0, 0, total, 0, 0, total)  # activations, which no disk has to hold
 
 
 @dataclass
@@ -186,6 +206,8 @@ class Bench:
         slots: Sequence[Slot] = (Slot(None, 0, "host memory", 8 << 30, 8 << 30, 1),),
         look: Callable[[], Sequence[Slot]] | None = None,
         limit_bytes: int | None = None,
+        hangs: Callable[[Experiment, int], bool] = lambda *_: False,
+        patience: Patience = PATIENCE,
         stop: Callable[[], str | None] = lambda: None,
         on_update: Callable[[Any], None] = lambda _: None,
     ) -> tuple[list[Any], StandInExecutor, StudyFolder]:
@@ -196,7 +218,7 @@ class Bench:
         photos = open_photos(study.arms[0].base.data, root=Path("artifacts"))
         folder = open_folder(study, identity(study, photos.digest), {}).folder
         outputs = Path("artifacts/outputs")
-        trials = StandInExecutor(outputs, objective)
+        trials = StandInExecutor(outputs, objective, hangs)
         with closing(Store(sqlite_url(folder.database), folder.name, study.all_arms, study.spec.objective)) as store:
             machinery = Machinery(
                 store,
@@ -206,7 +228,9 @@ class Bench:
                 Calibration("stand-in", 0, 0, None),
                 "cpu",
             )
-            coordinator = Coordinator(study, folder, photos, machinery, budget_bytes=budget_bytes, outputs=outputs)
+            coordinator = Coordinator(
+                study, folder, photos, machinery, budget_bytes=budget_bytes, outputs=outputs, patience=patience
+            )
             updates = []
             for update in coordinator.run(stop):
                 updates.append(update)

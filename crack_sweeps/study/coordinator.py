@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from crack_sweeps.console import human_seconds
 from crack_sweeps.data.photos import PhotoSet
 from crack_sweeps.errors import NothingFits, SpecError, StudyError, SweepsError, UserError
 from crack_sweeps.runs.directory import RunDirectory, new_run_name
@@ -33,6 +34,7 @@ from crack_sweeps.study.executor import (
     GoOn,
     Key,
     Leave,
+    Lives,
     Message,
     Prune,
     Refused,
@@ -60,6 +62,7 @@ from crack_sweeps.study.schedule import (
     num_epochs,
     num_failures,
 )
+from crack_sweeps.study.silence import Patience, Silence
 from crack_sweeps.study.store import Store
 from crack_sweeps.study.suggest import suggest
 from crack_sweeps.study.updates import (
@@ -82,6 +85,8 @@ ORPHAN_PATIENCE_S = 20.0  # for a trial of a dead coordinator to store its check
 
 OUTCOMES: tuple[Outcome, ...] = ("complete", "pruned", "rejected", "failed", "out_of_memory")
 
+PATIENCE = Patience()
+
 Stop = Callable[[], str | None]
 Conclude = Callable[[], Sequence[Path]]
 
@@ -97,6 +102,8 @@ class _Running:
     deaths: int = 0
     epochs_at_death: int = -1
     refusal: Refused | None = None
+    silence: Silence | None = None  # of its process
+    hung: str | None = None  # what was said when its process was ended
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,7 @@ class Coordinator:
         machinery: Store, executor, memory.
         budget_bytes: What a trial's forecast may need; above it, it is rejected.
         outputs: Folder of all runs.
+        patience: How long a trial may say nothing.
         conclude: Called when all is trained; gives files of the study's folder that are to be shown with it.
     """
 
@@ -133,6 +141,7 @@ class Coordinator:
         *,
         budget_bytes: int,
         outputs: Path,
+        patience: Patience = PATIENCE,
         conclude: Conclude = tuple,
     ) -> None:
         self.study, self.spec, self.folder, self.photos = study, study.spec, folder, photos
@@ -141,6 +150,7 @@ class Coordinator:
         self.on: DeviceType = machinery.on
         self.budget_bytes = budget_bytes
         self.outputs = outputs
+        self._patience = patience
         self._conclude = conclude
         self._main = study.arms[0].name
         self._arms = {arm.name: arm for arm in study.all_arms}
@@ -194,7 +204,8 @@ class Coordinator:
         while True:
             if reason is None and (reason := stop()) is not None:
                 for key, running in self._running.items():
-                    if running.launched:
+                    if running.silence is not None:
+                        running.silence.asked_to_leave(time.monotonic())
                         self.executor.answer(key, Leave(reason))
             if reason is None:
                 yield from self._fill()
@@ -203,6 +214,7 @@ class Coordinator:
                 return reason
             for message in self.executor.wait(POLL_S):
                 yield from self._hear(message, stopping=reason is not None)
+            yield from self._end_hung(stopping=reason is not None)
 
     # --- launching -------------------------------------------------------------------------------
 
@@ -243,7 +255,10 @@ class Coordinator:
         )
 
     def _disk_shortage(self, experiment: Experiment) -> str | None:
-        return disk_shortage(self.outputs, running_bytes(*checkpoint_bytes(self.forecaster.peak(experiment))))
+        """Counted is all that the trials under way will ever hold, also what they have written: rather too much."""
+        under_way = [running.experiment for running in self._running.values() if running.launched]
+        needs = [running_bytes(*checkpoint_bytes(self.forecaster.peak(each))) for each in (experiment, *under_way)]
+        return disk_shortage(self.outputs, sum(needs))
 
     def _turn(self) -> Search | Final | None:
         """What trains next: arms by turns, and when all of them have been searched, their finalists."""
@@ -393,6 +408,7 @@ class Coordinator:
         )
         self.executor.launch(order)
         running.launched = True
+        running.silence, running.hung = Silence(self._patience, time.monotonic()), None
         yield Launched(trial, self._name(trial), experiment.training.epochs, placement, running.adopted)
 
     def _parent_run(self, trial: Trial) -> str | None:
@@ -409,8 +425,11 @@ class Coordinator:
 
     def _hear(self, message: Message, *, stopping: bool) -> Iterator[StudyUpdate]:
         running = self._running[message.key]
+        if running.silence is not None:
+            epoch_s = message.metrics.get("epoch_s") if isinstance(message, Reported) else None
+            running.silence.broken(time.monotonic(), epoch_s=epoch_s)
         match message:
-            case Began() | RunEnded():
+            case Began() | Lives() | RunEnded():
                 return
             case Told():
                 yield Notice(f"{self._name(running.trial)}: {message.text}")
@@ -420,8 +439,21 @@ class Coordinator:
                 yield from self._judge(running, message, stopping=stopping)
             case Gone():
                 self.packer.release(message.key)
-                running.launched = False
+                running.launched, running.silence = False, None
                 yield from self._close(running, message.exit_code, stopping=stopping)
+
+    def _end_hung(self, *, stopping: bool) -> Iterator[StudyUpdate]:
+        """End each process that has said nothing for too long; its `Gone` decides what becomes of the trial."""
+        now = time.monotonic()
+        for key, running in self._running.items():
+            silence = running.silence
+            if silence is None or not silence.look(now) or running.hung is not None:
+                continue
+            running.hung = f"it said nothing for {human_seconds(silence.seconds)}"
+            self.executor.end(key)
+            if stopping:  # else its `Gone` tells
+                what = f"{running.hung} after it was asked to leave, so its process was ended"
+                yield Notice(f"{self._name(running.trial)}: {what}; its last checkpoint stands")
 
     def _judge(self, running: _Running, report: Reported, *, stopping: bool) -> Iterator[StudyUpdate]:
         """Store the figure, decide, store the decision, then answer. A report heard before is answered as before."""
@@ -469,21 +501,24 @@ class Coordinator:
         refusal = running.refusal
         if refusal is not None and refusal.mistake:
             raise UserError(f"{self._name(running.trial)}: {refusal.message}", hint=refusal.hint)
-        if (over := self._result(running.trial, refusal)) is not None:
+        full = refusal is not None and refusal.disk_full
+        if (over := self._result(running.trial, None if full else refusal)) is not None:
             yield from self._finish(over)
             return
         if stopping:
             return
+        running.refusal = None
         epochs = max(running.trial.intermediate, default=0)
         running.deaths = running.deaths + 1 if epochs == running.epochs_at_death else 1
         running.epochs_at_death = epochs
+        why = refusal.message if full and refusal is not None else _why_gone(running, exit_code)
         if running.deaths < MAX_DEATHS:
             running.adopted = True
-            yield Notice(f"{self._name(running.trial)}: its process ended (exit code {exit_code}); going on with it")
+            yield Notice(
+                f"{self._name(running.trial)}: {why}; it is gone on with{' once there is room' if full else ''}"
+            )
             return
-        reason = f"its process ended {MAX_DEATHS} times at epoch {epochs} (exit code {exit_code})"
-        if exit_code is not None and exit_code < 0:
-            reason += "; killed for want of memory?"
+        reason = f"{MAX_DEATHS} attempts at epoch {epochs + 1} in vain, the last time: {why}"
         yield from self._finish(ended(running.trial, "failed", reason))
 
     def _result(self, trial: Trial, refusal: Refused | None) -> Trial | None:
@@ -607,6 +642,13 @@ class Coordinator:
 
     def _why_waiting(self, trial: Trial) -> str:
         return f"{self._name(trial)} waits for memory: it needs {_gib(self._need(trial))}; {self.packer.describe()}"
+
+
+def _why_gone(running: _Running, exit_code: int | None) -> str:
+    if running.hung is not None:
+        return f"its process was ended as {running.hung}"
+    killed = exit_code is not None and exit_code < 0
+    return f"its process ended (exit code {exit_code}){'; killed for want of memory?' if killed else ''}"
 
 
 def _why_unusable(error: SweepsError, suggestion: Mapping[str, Any]) -> str:

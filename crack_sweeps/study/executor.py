@@ -71,6 +71,13 @@ class Reported:
 
 
 @dataclass(frozen=True)
+class Lives:
+    """It is at work: said at a step now and then, so that one that hangs can be told from one that is slow."""
+
+    key: Key
+
+
+@dataclass(frozen=True)
 class Told:
     """Something that a person should know; the trial goes on."""
 
@@ -92,6 +99,7 @@ class Refused:
     Args:
         out_of_memory: Not even the smallest micro-batch fits.
         mistake: The person's to put right (missing weights, photos that changed): no trial can run.
+        disk_full: A file could not be written; the trial's last checkpoint is whole, and it can go on from there.
     """
 
     key: Key
@@ -99,6 +107,7 @@ class Refused:
     hint: str | None
     out_of_memory: bool
     mistake: bool
+    disk_full: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,7 @@ class Gone:
     exit_code: int | None
 
 
-Message = Began | Reported | Told | RunEnded | Refused | Gone
+Message = Began | Lives | Reported | Told | RunEnded | Refused | Gone
 
 # --- to a trial ----------------------------------------------------------------------------------
 
@@ -147,6 +156,9 @@ class Executor(Protocol):
 
     def answer(self, key: Key, answer: Answer) -> None:
         """Tell a trial. One that is gone in the meantime is told by its `Gone`."""
+
+    def end(self, key: Key) -> None:
+        """End one trial at once, and whatever it started; its `Gone` follows."""
 
     def kill(self) -> None:
         """End all trials at once."""

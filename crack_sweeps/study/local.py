@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
+
+import psutil
 
 from crack_sweeps.errors import StudyError
 from crack_sweeps.study.executor import Answer, Gone, Key, Message, Order
@@ -27,7 +30,6 @@ def begin_trial(order: Order, connection: Connection) -> None:
 class _Trial:
     process: BaseProcess
     connection: Connection
-    silent_since: float | None = None  # it closed its end, but its process is still there
 
 
 class LocalExecutor:
@@ -51,15 +53,17 @@ class LocalExecutor:
 
     def wait(self, timeout_s: float) -> Sequence[Message]:
         """Messages as they come; `Gone` for each process that has ended and said all."""
-        waiting: dict[Any, Key] = {}  # what to wait for: a connection, or the number of a process's end
+        waiting: dict[Any, Key] = {}  # a connection, or the process's end: its workers may hold the connection open
         for key, trial in self._trials.items():
-            waiting[trial.process.sentinel if trial.connection.closed else trial.connection] = key
+            waiting[trial.connection] = waiting[trial.process.sentinel] = key
         if not waiting:
             time.sleep(timeout_s)
             return []
+        spoke = [waiting[ready] for ready in wait(list(waiting), timeout=timeout_s)]
+        ended = [key for key, trial in self._trials.items() if not trial.process.is_alive()]
         messages: list[Message] = []
-        for ready in wait(list(waiting), timeout=timeout_s):
-            messages += self._hear(waiting[ready])
+        for key in dict.fromkeys([*spoke, *ended]):
+            messages += self._hear(key)
         return messages
 
     def answer(self, key: Key, answer: Answer) -> None:
@@ -71,6 +75,18 @@ class LocalExecutor:
             trial.connection.send(answer)
         except (BrokenPipeError, ConnectionResetError):
             return  # its end is noticed, and told, by `wait`
+
+    def end(self, key: Key) -> None:
+        """End one trial at once, its loader's workers too, which might hang as it did; its checkpoints stay."""
+        process = self._trials[key].process
+        try:
+            workers = psutil.Process(process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return
+        process.kill()
+        for worker in workers:
+            with suppress(psutil.NoSuchProcess):
+                worker.kill()
 
     def kill(self) -> None:
         """End all trials at once; their checkpoints stay."""
@@ -88,13 +104,15 @@ class LocalExecutor:
     def _hear(self, key: Key) -> list[Message]:
         trial = self._trials[key]
         messages: list[Message] = []
-        if not trial.connection.closed:
-            try:
-                while trial.connection.poll():
-                    messages.append(trial.connection.recv())
+        has_ended = not trial.process.is_alive()  # asked first: what it said before its end is in the connection then
+        try:
+            while trial.connection.poll():
+                messages.append(trial.connection.recv())
+            if not has_ended:
                 return messages
-            except (EOFError, ConnectionResetError):
-                trial.connection.close()
+        except (EOFError, ConnectionResetError):
+            pass
+        trial.connection.close()
         trial.process.join(_EXIT_PATIENCE_S)
         if trial.process.is_alive():  # it has nothing left to do, so it hangs
             trial.process.kill()

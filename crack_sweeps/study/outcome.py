@@ -27,6 +27,8 @@ def outcome_of(trial: Trial, *, outputs: Path, objective: Objective) -> Trial | 
     if status in ("RUNNING", "KILLED"):
         return None
     record = _read_record(run)
+    if status == "FAILED" and record.get("error") == "DiskFull":
+        return None  # its last checkpoint is whole
     if status == "FINISHED":
         value = record["metrics"].get(objective.metric)
         if value is None or not math.isfinite(value):

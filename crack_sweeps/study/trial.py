@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,17 +20,18 @@ import torch
 import crack_sweeps.data.loader
 import crack_sweeps.models.baselines
 import crack_sweeps.models.hybrid  # noqa: F401  # the server that trials are forked from imports this module
-from crack_sweeps.errors import OutOfMemory, SweepsError, UserError
+from crack_sweeps.errors import DiskFull, OutOfMemory, SweepsError, UserError
 from crack_sweeps.runs.directory import RunDirectory
 from crack_sweeps.runs.preparation import Origin, prepare
 from crack_sweeps.runs.proof import prove_suggestion
-from crack_sweeps.runs.training_run import Began, Ended, Halt, Membership, begin_run, proceed
+from crack_sweeps.runs.training_run import Began, Ended, Halt, Membership, Scoring, begin_run, proceed
 from crack_sweeps.study import executor
 from crack_sweeps.study.executor import Answer, GoOn, Leave, Order, Prune
 from crack_sweeps.training.device import choose_device
 from crack_sweeps.training.forecast import MemoryForecast
-from crack_sweeps.training.loop import EpochReport, Notice
+from crack_sweeps.training.loop import EpochReport, Notice, StepReport
 
+LIVES_EVERY_S = 5.0  # a word takes microseconds; the coordinator waits minutes for one
 LOCK_PATIENCE_S = 60.0  # a process of an earlier coordinator may be storing its last checkpoint
 
 
@@ -49,6 +51,7 @@ def main(order: Order, connection: Connection) -> None:
                     error.hint,
                     out_of_memory=isinstance(error, OutOfMemory),
                     mistake=isinstance(error, UserError),
+                    disk_full=isinstance(error, DiskFull),
                 )
             )
         except Exception as error:  # noqa: BLE001 - told to the coordinator, whose other trials go on
@@ -67,6 +70,8 @@ def _train(order: Order, link: _Link) -> None:
     prove_suggestion(order.suggestion, order.experiment)
     foreseen = MemoryForecast(**order.forecast)
     prepared = prepare(order.experiment, origin, order.photos, device=device, foreseen=foreseen)
+    if not order.experiment.training.compile:  # a hook would be compiled too; its steps tell anyway
+        prepared.model.register_forward_hook(link.lives)  # validation yields nothing, and may take hours
     run = _directory(order)
     if run is None:
         membership = Membership(**order.membership)
@@ -87,6 +92,8 @@ def _train(order: Order, link: _Link) -> None:
                     link.say(executor.Told(order.key, update.text))
                 case Ended():
                     link.say(executor.RunEnded(order.key))
+                case StepReport() | Scoring():
+                    link.lives()
 
 
 def _directory(order: Order) -> RunDirectory | None:
@@ -113,6 +120,7 @@ class _Link:
         self._key = order.key
         self._connection = connection
         self._halt: Halt | None = None
+        self._said = time.monotonic()
         for name in ("SIGTERM", "SIGHUP"):  # to this process alone; from a terminal they reach the coordinator
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), self._on_signal)
@@ -120,10 +128,16 @@ class _Link:
 
     def say(self, message: executor.Message) -> None:
         """Tell the coordinator."""
+        self._said = time.monotonic()
         try:
             self._connection.send(message)
         except (BrokenPipeError, ConnectionResetError):
             self._lost()
+
+    def lives(self, *_: Any) -> None:
+        """Tell that the trial is at work, unless it said something just now."""
+        if time.monotonic() - self._said >= LIVES_EVERY_S:
+            self.say(executor.Lives(self._key))
 
     def report(self, report: EpochReport) -> None:
         """Tell of an epoch and wait for the verdict."""

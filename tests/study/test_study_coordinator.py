@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from stand_in_study import StandInForecaster
 
-from crack_sweeps.errors import NotFiniteError, NothingFits, OutOfMemory, SpecError, StudyError
+from crack_sweeps.errors import DiskFull, NotFiniteError, NothingFits, OutOfMemory, SpecError, StudyError
 from crack_sweeps.runs.events import read_events
 from crack_sweeps.specs.experiment import Experiment
 from crack_sweeps.study.coordinator import _why_unusable
+from crack_sweeps.study.disk import disk_shortage
 from crack_sweeps.study.ledger import read_rows
 from crack_sweeps.study.packing import Slot
 from crack_sweeps.study.updates import EpochDone, Launched, Notice, Rejected, StudyEnded, TrialEnded
+from crack_sweeps.training.footprint import MemoryForecast
 
 if TYPE_CHECKING:
     from stand_in_study import Bench
@@ -193,6 +196,56 @@ def test_memory_that_others_hold_for_now_is_waited_for_and_the_limit_is_named(be
     assert told[0].startswith("toy/0 waits for memory: it needs 2.00 GiB; host memory: 0 trials")
     assert "4.0 GiB for one (--vram-budget)" in told[0]
     assert updates[-1].reason is None
+
+
+def test_a_trial_that_filled_the_disk_goes_on_from_its_checkpoint_once_there_is_room(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full: list[int] = []
+    looks = iter(range(100))
+
+    def objective(experiment: Experiment, epoch: int) -> float:
+        if epoch == 2 and not full:
+            full.append(next(looks) + 3)
+            raise DiskFull("last_state: no space left")
+        return 0.1 * epoch
+
+    def free(_: Path) -> int:
+        return 10**12 if not full or next(looks) > full[0] else 10**9
+
+    monkeypatch.setitem(disk_shortage.__kwdefaults__, "free", free)
+    study = bench.resolve(trials=2)
+    updates, trials, folder = bench.run(study, objective)
+    told = [update.text for update in updates if isinstance(update, Notice)]
+    assert told[0] == "toy/0: last_state: no space left; it is gone on with once there is room"
+    assert "has 1.0 GB free" in told[1]
+    assert [order.key[1] for order in trials.orders] == [0, 0, 1]
+    assert bench.trials(study, folder)[0].outcome == "complete"
+
+
+def test_a_disk_that_is_full_whatever_it_says_fails_the_trial_in_the_end(bench: Bench) -> None:
+    def objective(experiment: Experiment, epoch: int) -> float:
+        raise DiskFull("last_state: no space left")
+
+    study = bench.resolve(trials=1)
+    _, trials, folder = bench.run(study, objective)
+    assert len(trials.orders) == 3
+    trial = bench.trials(study, folder)[0]
+    assert trial.outcome == "failed"
+    assert trial.facts["reason"] == "3 attempts at epoch 1 in vain, the last time: last_state: no space left"
+
+
+def test_what_trials_under_way_will_write_counts_before_another_is_launched(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy = Path("studies/toy.yaml")
+    toy.write_text(toy.read_text().replace("jobs: 1", "jobs: 4"))
+    mb = 10**6  # weights of 100 MB: 300 of states, 100 of weights and 5 of files while a trial runs
+    monkeypatch.setitem(disk_shortage.__kwdefaults__, "free", lambda _: 5000 * mb + 2 * 405 * mb)
+    monkeypatch.setattr(StandInForecaster, "peak", lambda *_: MemoryForecast(100 * mb, 0, 0, 0, 0, 0, 0, 100 * mb))
+    slots = [Slot(None, 0, "host memory", 8 * GIB, 8 * GIB, 4)]
+    _, trials, _ = bench.run(bench.resolve(trials=6), good_at(0.003), slots=slots)
+    assert trials.num_at_once == 2
 
 
 def test_a_repeated_suggestion_becomes_an_extra_seed_under_the_first(bench: Bench) -> None:
