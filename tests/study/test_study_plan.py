@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,8 @@ def begin(study: ResolvedStudy, photo_set: PhotoSet, **decided: Any) -> Any:
 def row(number: int, outcome: str = "complete", **suggestion: Any) -> dict[str, Any]:
     said = {"training.batch_size": 2, "training.learning_rate": 0.001, "training.loss.focal_alpha": None}
     said |= {"model.decoder_cfg.channels": [16, 8, 8, 8], **suggestion}
-    return {"arm": "unet_small", "number": number, "outcome": outcome, "suggestion": said, "duration_s": 1800.0}
+    facts = {"value": None, "seed": 0, "fingerprint": f"{number}", "duration_s": 1800.0}
+    return {"arm": "unet_small", "number": number, "outcome": outcome, "suggestion": said, **facts}
 
 
 def tree(folder: Path) -> dict[str, Any]:
@@ -271,7 +273,8 @@ def past_run(experiment: Experiment, number: int = 0, **changes: Any) -> None:
     (path / "config.yaml").write_text(dump(experiment))
     (path / "environment.json").write_text(json.dumps({k: changes.get(k, v) for k, v in environment.items()}))
     (path / "metrics.json").write_text(json.dumps({k: changes.get(k, v) for k, v in record.items()}))
-    (path / "events.jsonl").write_text("")
+    with closing(EventLog(path / "events.jsonl")) as log:
+        log.append("created")
 
 
 def test_work_is_counted_in_pixels_by_weights(photos: Path, photo_set: PhotoSet) -> None:
