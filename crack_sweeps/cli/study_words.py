@@ -115,7 +115,7 @@ def head_line(
         line += f", finalists {finals} of {sum(arm.num_seeds for arm in standing.arms)}"
     if best is not None:
         line += f", best {standing.objective} {figure(best['value'])} ({best['trial']})"
-    for outcome in ("pruned", "rejected", "failed", "out_of_memory"):
+    for outcome in ("pruned", "rejected", "invalid", "failed", "out_of_memory"):
         if counts.get(outcome):
             line += f", {counts[outcome]} {outcome.replace('_', ' ')}"
     return line

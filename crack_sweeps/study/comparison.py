@@ -50,7 +50,7 @@ class Explanation:
 
     Args:
         trial: Its name.
-        outcome: running, complete, pruned, rejected, failed or out_of_memory.
+        outcome: running, complete, pruned, rejected, invalid, failed or out_of_memory.
         said: The answer to "why?", in one sentence.
         reason: What its study wrote down.
         suggestion: What it was to try; None while nobody has written it down.
@@ -181,6 +181,8 @@ def _said(
     match outcome:
         case "rejected":
             return f"rejected before launch, it cost no training{why}"
+        case "invalid":
+            return f"its settings do not go together; it was not launched and cost no training{why}"
         case "pruned":
             return f"stopped by the pruner {after}{why}"
         case "failed":

@@ -44,7 +44,7 @@ from crack_sweeps.study.executor import (
 )
 from crack_sweeps.study.folder import StudyFolder
 from crack_sweeps.study.forecasts import Forecaster, shape_key
-from crack_sweeps.study.history import TRAINED, Outcome, Trial
+from crack_sweeps.study.history import TRAINED, UNUSABLE, Outcome, Trial
 from crack_sweeps.study.journal import StudyJournal
 from crack_sweeps.study.ledger import Ledger, row_of, trial_name
 from crack_sweeps.study.orders import order_for
@@ -83,7 +83,7 @@ MAX_DEATHS = 3  # of a trial's process without a new epoch in between; then the 
 MAX_REJECTIONS = 200  # in a row; then the budget is to blame
 ORPHAN_PATIENCE_S = 20.0  # for a trial of a dead coordinator to store its checkpoint
 
-OUTCOMES: tuple[Outcome, ...] = ("complete", "pruned", "rejected", "failed", "out_of_memory")
+OUTCOMES: tuple[Outcome, ...] = ("complete", "pruned", "rejected", "invalid", "failed", "out_of_memory")
 
 PATIENCE = Patience()
 
@@ -272,7 +272,7 @@ class Coordinator:
         return next_final(self.study, self._trials, earlier=self._earlier, budget_bytes=self.budget_bytes)
 
     def _next_trial(self) -> Generator[StudyUpdate, None, _Running | None]:
-        """Ask for suggestions until one fits; the others are told as rejected, so that the sampler learns."""
+        """Ask for suggestions until one can be trained; the sampler learns from the others, rejected or invalid."""
         num_rejected = 0
         while (turn := self._turn()) is not None:
             trial, experiment = self._suggest(turn) if isinstance(turn, Search) else self._finalist(turn)
@@ -281,21 +281,29 @@ class Coordinator:
             if trial.outcome == "running":
                 return _Running(trial, experiment, adopted=False)
             self._ledger.add(self._row(trial))
-            if trial.outcome != "rejected":
+            if trial.outcome == "rejected":
+                yield Rejected(trial, self._name(trial))
+            else:
                 yield TrialEnded(trial, self._name(trial), self._row(trial), is_best=False)
-                continue
-            yield Rejected(trial, self._name(trial))
             num_rejected += 1
             if num_rejected == MAX_REJECTIONS:
                 raise self._nothing_fits(turn.arm)
         return None
 
-    def _nothing_fits(self, arm: Arm) -> NothingFits:
-        needs = min(t.facts["needed_bytes"] for t in self._trials[arm.name] if "needed_bytes" in t.facts)
+    def _nothing_fits(self, arm: Arm) -> SweepsError:
+        last = self._trials[arm.name][-MAX_REJECTIONS:]
+        reasons = [trial.facts["reason"] for trial in last if trial.outcome == "invalid"]
         of_arm = "" if arm.name == self._main else f" of arm {arm.name}"
+        if len(reasons) == len(last):
+            return SpecError(
+                f"{MAX_REJECTIONS} suggestions{of_arm} in a row are invalid, the last: {reasons[-1]}",
+                hint="take the values that do not go together out of the space, or give one a condition (`when`)",
+            )
+        needs = min(t.facts["needed_bytes"] for t in self._trials[arm.name] if "needed_bytes" in t.facts)
+        invalid = f" ({len(reasons)} of them are invalid, the last: {reasons[-1]})" if reasons else ""
         return NothingFits(
             f"{MAX_REJECTIONS} suggestions{of_arm} in a row need more than the memory budget of "
-            f"{_gib(self.budget_bytes)}; the smallest so far needs {_gib(needs)}",
+            f"{_gib(self.budget_bytes)}; the smallest so far needs {_gib(needs)}{invalid}",
             hint="raise --vram-budget, or put smaller variants, crops or batches into the space",
         )
 
@@ -321,15 +329,15 @@ class Coordinator:
 
     def _suggest(self, turn: Search) -> tuple[Trial, Experiment]:
         arm, past = turn.arm, self._trials[turn.arm.name]
-        too_large = {trial.facts.get("shape") for trial in past if trial.outcome == "rejected"}
+        unusable = {trial.facts.get("shape") for trial in past if trial.outcome in UNUSABLE}
 
         def fits(candidate: Mapping[str, Any]) -> bool | None:
-            if not too_large:
+            if not unusable:
                 return None
             try:
-                return False if self._shape(settle(arm, candidate)) in too_large else None
-            except SpecError:  # two settings that do not go together; its trial will say so
-                return None
+                return False if self._shape(settle(arm, candidate)) in unusable else None
+            except SpecError:  # two settings that do not go together
+                return False
 
         number = len(past)
         suggestion = suggest(
@@ -342,18 +350,19 @@ class Coordinator:
             arm=arm.name,
             fits=fits,
         )
+        facts: dict[str, Any] = {}
         try:
             experiment = settle(arm, suggestion)
+            facts["shape"] = self._shape(experiment)
             excess, facts = self._measured(experiment)
         except StudyError:  # the forecaster itself is in trouble
             raise
         except SweepsError as error:  # settings that do not go together, or of which no network can be built
-            return Trial(
-                arm.name, number, suggestion, "failed", facts={"reason": _why_unusable(error, suggestion)}
-            ), arm.base
+            facts["reason"] = _why_unusable(error, suggestion)
+            return Trial(arm.name, number, suggestion, "invalid", facts=facts), arm.base
         if excess > 0:
             return Trial(arm.name, number, suggestion, "rejected", excess=excess, facts=facts), experiment
-        alike = [t for t in past if t.facts.get("fingerprint") == facts["fingerprint"] and t.outcome != "rejected"]
+        alike = [t for t in past if t.facts.get("fingerprint") == facts["fingerprint"] and t.outcome not in UNUSABLE]
         facts |= {
             "run": self._new_run_name(arm, number),
             "seed": arm.base.training.seed + len(alike),

@@ -145,6 +145,7 @@ def _history(search: _Search) -> Figure | None:
         _dress(axis, label, search.metric if axis is by_trial else "")
     by_trial.xaxis.set_major_locator(MaxNLocator(integer=True))
     _rug(by_trial, [t.number for t in search.trials if t.outcome == "rejected"], _ORANGE, "rejected: too much memory")
+    _rug(by_trial, [t.number for t in search.trials if t.outcome == "invalid"], _GREY, "invalid: not to be built")
     _rug(by_trial, [t.number for t in search.trials if t.outcome in ("failed", "out_of_memory")], _RED, "failed")
     width, height = figure.get_size_inches()
     handles, labels = by_trial.get_legend_handles_labels()

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Outcome = Literal["running", "complete", "pruned", "rejected", "failed", "out_of_memory"]
+Outcome = Literal["running", "complete", "pruned", "rejected", "invalid", "failed", "out_of_memory"]
+UNUSABLE: frozenset[Outcome] = frozenset({"rejected", "invalid"})  # never launched: over the budget, or not to be built
 TRAINED: frozenset[Outcome] = frozenset({"complete", "pruned", "failed", "out_of_memory"})  # they cost a training
 
 

@@ -21,7 +21,7 @@ from crack_sweeps.study.history import TRAINED, Trial
 from crack_sweeps.study.ledger import TRIAL, Row, as_typed, trial_name
 from crack_sweeps.tracking.state import Trainer
 
-OUTCOMES = ("complete", "pruned", "rejected", "failed", "out_of_memory")
+OUTCOMES = ("complete", "pruned", "rejected", "invalid", "failed", "out_of_memory")
 NUM_RECENT = 8  # trials that ended last: what fits below a table
 State = Literal["running", "finished", "stopped", "failed", "interrupted"]
 _STATES: Mapping[str, State] = {"FINISHED": "finished", "KILLED": "stopped", "FAILED": "failed"}

@@ -41,6 +41,7 @@ STATES: Mapping[Outcome, TrialState] = {
     "complete": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
     "rejected": TrialState.PRUNED,
+    "invalid": TrialState.PRUNED,
     "failed": TrialState.FAIL,
     "out_of_memory": TrialState.PRUNED,
 }

@@ -10,7 +10,8 @@ What each sampler is told of a trial:
 | complete      | its value                      | its value                        | its rank           |
 | pruned        | PRUNED with its best value     | complete with its best value     | its best's rank    |
 | rejected, out | PRUNED, violated constraint    | complete with the mean value,    | behind all others, |
-| of memory     |                                | violated constraint              | by excess          |
+| of memory,    |                                | violated constraint              | by excess          |
+| invalid       |                                |                                  |                    |
 | running       | RUNNING (constant liar)        | RUNNING (constant liar)          | nothing            |
 | failed        | nothing                        | nothing                          | nothing            |
 """
@@ -48,6 +49,7 @@ CLEARLY_OVER = 0.22  # log of the estimated need over the budget, a quarter: les
 NUM_FORECASTS = 100  # newest, that the estimate is made of
 RIDGE = 0.3  # regularisation of that estimate; .1 to 1 gave as many rejections
 OUT_OF_MEMORY_EXCESS = 0.1  # what a trial is taken to have needed over the budget when smaller batches did not help
+INVALID_EXCESS = 1.0  # settings of which nothing can be built are told as needing twice the budget: clearly over it
 CONSTRAINT = "memory"  # the one key of the constraint: GP refuses trials that differ in theirs
 
 # How much of a long history a sampler sees: the best, which TPE's good half is taken from (25 at most, by its gamma),
@@ -78,8 +80,8 @@ def suggest(
         objective: Which way is better.
         seed: The study's seed.
         arm: The arm that is asked for.
-        fits: Says of a suggestion whose need of memory is known already whether it fits, None of any other: what
-            is known to be too large is not suggested, unless nothing else turns up in a few draws.
+        fits: Says of a suggestion that is known already whether it fits, None of any other: what is known to be too
+            large or invalid is not suggested, unless nothing else turns up in a few draws.
 
     Returns:
         Dotted key to plain value, in the order of the space; a key whose condition is not met is absent.
@@ -204,11 +206,13 @@ def _score(trial: Trial, objective: Objective) -> float | None:
 def _excess(trial: Trial) -> float | None:
     if trial.outcome == "out_of_memory":
         return max(trial.excess or 0.0, OUT_OF_MEMORY_EXCESS)
+    if trial.outcome == "invalid":
+        return INVALID_EXCESS
     return trial.excess
 
 
 def _too_large(trial: Trial) -> bool:
-    return trial.outcome in ("rejected", "out_of_memory")
+    return trial.outcome in ("rejected", "invalid", "out_of_memory")
 
 
 # --- Optuna ---------------------------------------------------------------------------------------

@@ -183,6 +183,7 @@ def test_each_arms_budget_is_told(finished: Read) -> None:
         "14",
         "4",
         "2",
+        "0",
         "4",
         "140",
         "2.3 h",

@@ -13,6 +13,7 @@ from stand_in_study import StandInForecaster
 from crack_sweeps.errors import DiskFull, NotFiniteError, NothingFits, OutOfMemory, SpecError, StudyError
 from crack_sweeps.runs.events import read_events
 from crack_sweeps.specs.experiment import Experiment
+from crack_sweeps.study.comparison import explain
 from crack_sweeps.study.coordinator import _why_unusable
 from crack_sweeps.study.disk import disk_shortage
 from crack_sweeps.study.ledger import read_rows
@@ -103,19 +104,74 @@ def test_a_trial_that_fails_says_why_and_the_study_goes_on(bench: Bench) -> None
     assert reasons == {"loss is nan in epoch 1"}
 
 
-def test_settings_that_no_network_can_be_built_of_cost_one_suggestion_and_not_the_study(bench: Bench) -> None:
+def unbuildable_at(dice_weight: float) -> Any:
+    """Memory of a suggestion, of which nothing can be built at this weight."""
+
     def bytes_of(experiment: Experiment) -> int:
-        if experiment.training.loss.dice_weight == 0.4:
+        if experiment.training.loss.dice_weight == dice_weight:
             raise SpecError("unet_small: no training step can be built of its settings (ValueError: no pattern)")
         return 1 << 20
 
+    return bytes_of
+
+
+def test_settings_that_nothing_can_be_built_of_are_invalid_and_cost_no_training(bench: Bench) -> None:
     study = bench.resolve(trials=6)
-    updates, trials, folder = bench.run(study, good_at(0.003), bytes_of=bytes_of)
-    assert updates[-1].reason is None
+    updates, trials, folder = bench.run(study, good_at(0.003), bytes_of=unbuildable_at(0.4))
+    assert (updates[-1].reason, updates[-1].num_trained, updates[-1].num_failed) == (None, 6, 0)
     lost = [trial for trial in bench.trials(study, folder) if trial.suggestion["training.loss.dice_weight"] == 0.4]
     assert lost
+    assert {trial.outcome for trial in lost} == {"invalid"}
     assert all("(ValueError: no pattern)" in trial.facts["reason"] for trial in lost)
     assert all(order.experiment.training.loss.dice_weight != 0.4 for order in trials.orders)
+    assert len(trials.orders) == 6
+    rows = [row for row in read_rows(folder) if row["outcome"] == "invalid"]
+    assert [row["number"] for row in rows] == [trial.number for trial in lost]
+    assert explain(f"toy/{lost[0].number}").said.startswith("its settings do not go together; it was not launched")
+
+
+def with_a_pair_that_does_not_go_together() -> None:
+    toy = Path("studies/toy.yaml")
+    gamma = "  training.loss.focal_gamma: {low: 0, high: 3, step: 1}"
+    toy.write_text(toy.read_text().replace(gamma, "  training.loss.focal_weight: {choices: [0.0, 0.6]}"))
+
+
+def test_two_settings_that_do_not_go_together_are_invalid_once_and_then_avoided(bench: Bench) -> None:
+    with_a_pair_that_does_not_go_together()  # a loss of no terms
+    study = bench.resolve(trials=12)
+    updates, trials, folder = bench.run(study, good_at(0.003))
+    assert (updates[-1].num_trained, updates[-1].num_failed, len(trials.orders)) == (12, 0, 12)
+    invalid = [trial for trial in bench.trials(study, folder) if trial.outcome == "invalid"]
+    assert len(invalid) == 1, "the first is told; its like are drawn anew"
+    assert "dice_weight" in invalid[0].facts["reason"]
+
+
+@pytest.mark.parametrize("unbuildable", [False, True])
+def test_a_study_with_invalid_suggestions_is_the_same_in_two_sittings(
+    bench: Bench, tmp_path: Path, unbuildable: bool
+) -> None:
+    bytes_of = unbuildable_at(0.4) if unbuildable else unbuildable_at(math.inf)
+    with_a_pair_that_does_not_go_together()
+    bench.run(bench.resolve(trials=3), good_at(0.003), bytes_of=bytes_of)
+    study = bench.resolve(trials=7)
+    _, _, folder = bench.run(study, good_at(0.003), bytes_of=bytes_of)
+    sittings = [(trial.suggestion, trial.outcome) for trial in bench.trials(study, folder)]
+    assert "invalid" in {outcome for _, outcome in sittings}
+    folder.path.rename(tmp_path / "aside")
+    _, _, anew = bench.run(study, good_at(0.003), bytes_of=bytes_of)
+    assert [(trial.suggestion, trial.outcome) for trial in bench.trials(study, anew)] == sittings
+
+
+def test_where_all_is_invalid_it_is_the_persons_mistake_and_says_why(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("crack_sweeps.study.coordinator.MAX_REJECTIONS", 10)
+
+    def bytes_of(_: Experiment) -> int:
+        raise SpecError("no network of that name")
+
+    with pytest.raises(SpecError, match=r"10 suggestions in a row are invalid, the last: no network of that name"):
+        bench.run(bench.resolve(trials=2), good_at(0.003), bytes_of=bytes_of)
 
 
 def test_what_the_suggestion_set_of_the_model_stands_before_a_reason_that_names_none_of_it() -> None:

@@ -99,6 +99,7 @@ class Drawn:
             if number % 3 == 0:
                 self.add("pruned", 0.05, 0.08)
         self.add("rejected")
+        self.add("invalid")
         self.add("failed", 0.02)
         self.add("failed")
         self.add("out_of_memory")
@@ -136,7 +137,9 @@ def test_a_study_with_trials_of_every_kind_is_drawn_whole(filled: Drawn) -> None
 
 
 def test_every_picture_says_what_it_shows_and_of_how_many_trials(filled: Drawn) -> None:
-    counts = "study drawn: 21 trials (1 running, 12 complete, 4 pruned, 1 rejected, 2 failed, 1 out of memory)"
+    counts = (
+        "study drawn: 22 trials (1 running, 12 complete, 4 pruned, 1 rejected, 1 invalid, 2 failed, 1 out of memory)"
+    )
     for name in PICTURES:
         assert counts in filled.words(name), name
     assert "0.340, by trial 15" in filled.words("history")  # .01 x 11 + .1 x log(10)

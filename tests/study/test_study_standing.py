@@ -34,7 +34,7 @@ def test_a_finished_study_is_counted_by_outcome_and_its_best_trial_named(toy: Ha
     toy.end()
     standing = StudyReader(toy.folder).read()
     assert (standing.state, standing.num_trained, standing.num_trials) == ("finished", 4, 8)
-    assert standing.counts == {"complete": 2, "pruned": 1, "rejected": 1, "failed": 1, "out_of_memory": 0}
+    assert standing.counts == {"complete": 2, "pruned": 1, "rejected": 1, "invalid": 0, "failed": 1, "out_of_memory": 0}
     assert standing.best is not None
     assert standing.best["trial"] == "toy/1", "a failed trial's last value is no score"
     assert standing.hours == pytest.approx(70 / 3600)

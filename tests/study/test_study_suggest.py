@@ -18,7 +18,7 @@ from crack_sweeps.errors import UserError
 from crack_sweeps.specs.study import Choices, Objective, Parameter, Range, Sampler
 from crack_sweeps.study.distributions import axis, encoded_suggestion
 from crack_sweeps.study.history import Trial
-from crack_sweeps.study.suggest import suggest
+from crack_sweeps.study.suggest import INVALID_EXCESS, suggest
 
 REPO = Path(__file__).resolve().parents[2]
 QUICK = ["tpe", "random", "cmaes"]
@@ -245,6 +245,28 @@ def test_of_a_space_that_half_violates_the_budget_tpe_has_at_most_8_rejected_per
     counts = [rejections("tpe", seed) for seed in range(4)]
     assert max(counts) <= 8, counts
     assert max(counts) > 0  # or the budget would bind nobody
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp", "cmaes"])
+def test_of_an_invalid_trial_a_sampler_is_told_what_it_is_told_of_a_rejected_one(name: str) -> None:
+    past = history(12)
+    rejected = [replace(trial, excess=INVALID_EXCESS) if trial.outcome == "rejected" else trial for trial in past]
+    invalid = [
+        replace(trial, outcome="invalid", excess=None) if trial.outcome == "rejected" else trial for trial in past
+    ]
+    assert any(trial.outcome == "invalid" for trial in invalid)
+    assert asked(invalid, name, number=40) == asked(rejected, name, number=40)
+
+
+def test_a_choice_that_nothing_can_be_built_of_is_hardly_suggested_again() -> None:
+    bad, past = SPACE["model.variant"].choices[0], []  # type: ignore[union-attr]
+    for number in range(40):
+        got = asked(past, "tpe", number=number)
+        if got["model.variant"] == bad:
+            past.append(Trial("main", number, got, "invalid"))
+        else:
+            past.append(Trial("main", number, got, "complete", value(got), {1: value(got)}, excess=-0.2))
+    assert 1 <= sum(trial.outcome == "invalid" for trial in past) <= 6
 
 
 @pytest.mark.parametrize(

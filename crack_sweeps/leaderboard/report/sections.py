@@ -27,7 +27,7 @@ from crack_sweeps.study.calibration import held_bytes
 from crack_sweeps.study.ledger import Row
 
 KEY = {"found": "#000000", "false alarm": "#d55e00", "missed": "#0072b2"}  # as evaluation/overlays.py paints them
-LOST = ("failed", "out_of_memory", "rejected")  # in the order in which they are told
+LOST = ("failed", "out_of_memory", "invalid", "rejected")  # in the order in which they are told
 
 
 @dataclass
@@ -131,7 +131,7 @@ def _search(page: Page) -> Iterator[Html]:
 def _budget_table(findings: Findings) -> Html:
     columns = [
         Column("arm", "text"),
-        *(Column(title) for title in ("trials trained", "complete", "stopped early", "rejected", "failed")),
+        *(Column(title) for title in ("trials trained", "complete", "stopped early", "rejected", "invalid", "failed")),
         Column("epochs of search"),
         Column("search"),
         Column("finalists"),
@@ -142,7 +142,8 @@ def _budget_table(findings: Findings) -> Html:
     for budget in findings.budgets:
         count = Counter(row["outcome"] for row in findings.records.searched(budget.arm))
         failed = count["failed"] + count["out_of_memory"]
-        numbers = [budget.num_trials, count["complete"], count["pruned"], count["rejected"], failed, budget.num_epochs]
+        never = count["rejected"], count["invalid"]
+        numbers = [budget.num_trials, count["complete"], count["pruned"], *never, failed, budget.num_epochs]
         rows.append(
             [
                 arm_cell(findings, budget.arm),
@@ -255,7 +256,7 @@ def _failures(page: Page) -> Iterator[Html]:
     lost = sorted((row for row in trials if row["outcome"] in LOST), key=lambda row: LOST.index(row["outcome"]))
     pruned = sum(row["outcome"] == "pruned" for row in trials)
     if not lost:
-        yield tag("p", "No trial failed, and none was rejected.")
+        yield tag("p", "No trial failed, and none was rejected or invalid.")
     else:
         columns = [Column(title, "text") for title in ("trial", "arm", "what happened")]
         columns += [Column("epochs"), Column("forecast"), Column("reason", "text")]
