@@ -24,6 +24,7 @@ from crack_sweeps.tracking.state import Trainer
 OUTCOMES = ("complete", "pruned", "rejected", "invalid", "failed", "out_of_memory")
 NUM_RECENT = 8  # trials that ended last: what fits below a table
 State = Literal["running", "finished", "stopped", "failed", "interrupted"]
+_AUTO = ("auto", "auto")  # what nobody typed, now or when the study began, need not be typed again
 _STATES: Mapping[str, State] = {"FINISHED": "finished", "KILLED": "stopped", "FAILED": "failed"}
 
 
@@ -314,12 +315,11 @@ class StudyReader:
             "baseline_trials": spec.budget.baseline_trials,
             "gpu_hours": spec.budget.gpu_hours,
             "seeds": spec.finalists.seeds,
-            "jobs": spec.jobs,
-            "vram_budget": spec.memory_budget,
         }
-        budget = {key: (self._attempt or {}).get(key, value) for key, value in known.items()}
-        nothing_said = {key for key in ("jobs", "vram_budget") if budget[key] == known[key] == "auto"}
-        return {key: None if key in nothing_said else value for key, value in budget.items()}
+        attempt = self._attempt or {}
+        typed = {"jobs": spec.jobs, "vram_budget": spec.memory_budget}
+        told = {key: attempt.get(key) for key, began_with in typed.items() if (attempt.get(key), began_with) != _AUTO}
+        return {key: attempt.get(key, value) for key, value in known.items()} | told
 
     def _state(self) -> tuple[State, Process | None]:
         lease = self.folder.read_lease()
