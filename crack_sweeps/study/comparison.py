@@ -182,7 +182,7 @@ def _said(
         case "rejected":
             return f"rejected before launch, it cost no training{why}"
         case "invalid":
-            return f"its settings do not go together; it was not launched and cost no training{why}"
+            return f"invalid, nothing can be trained with its settings; it cost no training{why}"
         case "pruned":
             return f"stopped by the pruner {after}{why}"
         case "failed":

@@ -127,7 +127,7 @@ def test_settings_that_nothing_can_be_built_of_are_invalid_and_cost_no_training(
     assert len(trials.orders) == 6
     rows = [row for row in read_rows(folder) if row["outcome"] == "invalid"]
     assert [row["number"] for row in rows] == [trial.number for trial in lost]
-    assert explain(f"toy/{lost[0].number}").said.startswith("its settings do not go together; it was not launched")
+    assert explain(f"toy/{lost[0].number}").said.startswith("invalid, nothing can be trained with its settings")
 
 
 def with_a_pair_that_does_not_go_together() -> None:
