@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-
-import psutil
 
 from crack_sweeps.data.photos import PhotoSet
 from crack_sweeps.runs.environment import git_state
 from crack_sweeps.runs.events import EventLog, read_events
+from crack_sweeps.runs.process import Trainer
 from crack_sweeps.specs.study import StudySpec
 from crack_sweeps.specs.study_loading import ResolvedStudy, flat_study
 from crack_sweeps.study.folder import StudyFolder
@@ -84,9 +82,7 @@ class StudyJournal:
         self._log.append(
             "attempt",
             attempt=self._attempts,
-            pid=os.getpid(),
-            process_started=psutil.Process().create_time(),
-            host=platform.node(),
+            **Trainer.this_process().told(),
             trials=spec.budget.trials,
             baseline_trials=spec.budget.baseline_trials,
             seeds=spec.finalists.seeds,
