@@ -1,7 +1,7 @@
 """Search the toy study while its coordinator and its trials are killed (SIGKILL) again and again; prints the deaths.
 
 A process of its own, which forks each coordinator after the imports, and one warm server of trials for all of them:
-kill_a_study.py STUDY PHOTOS SEED WHO KILLS MIRROR  with WHO one of nobody, coordinator, trials, both.
+kill_a_study.py STUDY PHOTOS SEED WHO KILLS MIRROR JOBS  with WHO one of nobody, coordinator, trials, both.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def mortal_coordinator(lifetime: int) -> None:
     RDBStorage.set_trial_user_attr = fatal(RDBStorage.set_trial_user_attr, may_die)  # type: ignore[method-assign]
 
 
-def live(study: str, photos: Path, lifetime: int | None, *, mirror: bool) -> None:
+def live(study: str, photos: Path, lifetime: int | None, *, mirror: bool, jobs: int) -> None:
     """One life of a coordinator, over the warm server that is there already."""
     from crack_sweeps import search
     from crack_sweeps.study import coordinator
@@ -98,12 +98,13 @@ def live(study: str, photos: Path, lifetime: int | None, *, mirror: bool) -> Non
         search._mirror = lambda *_: None  # type: ignore[assignment]
     if lifetime is not None:
         mortal_coordinator(lifetime)
-    search.run_study(study, data=photos, profile="none", jobs=1)
+    search.run_study(study, data=photos, profile="none", jobs=jobs)
 
 
 def main() -> None:
     study, photos = sys.argv[1], Path(sys.argv[2])
     seed, who, kills, mirror = int(sys.argv[3]), sys.argv[4], int(sys.argv[5]), bool(int(sys.argv[6]))
+    jobs = int(sys.argv[7])
     import crack_sweeps.search  # noqa: F401  # once, before the coordinators are forked
     from crack_sweeps.study import warm
 
@@ -122,7 +123,7 @@ def main() -> None:
         lifetime = rng.randint(1, 60) if who in ("coordinator", "both") and not done else None
         child = os.fork()
         if child == 0:
-            live(study, photos, lifetime, mirror=mirror)
+            live(study, photos, lifetime, mirror=mirror, jobs=jobs)
             os._exit(0)
         status = os.waitpid(child, 0)[1]
         if os.WIFSIGNALED(status):

@@ -33,7 +33,9 @@ class Searched:
     folder: StudyFolder
 
 
-def search(here: Path, toy: str, photos: Path, *, seed: int, who: str, kills: int, mirror: bool = False) -> Searched:
+def search(
+    here: Path, toy: str, photos: Path, *, seed: int, who: str, kills: int, mirror: bool = False, jobs: int = 1
+) -> Searched:
     """Search the toy study to its end in this folder, through so many kills."""
     (here / "studies").mkdir(parents=True)
     (here / "studies" / "toy.yaml").write_text(toy)
@@ -41,7 +43,7 @@ def search(here: Path, toy: str, photos: Path, *, seed: int, who: str, kills: in
     environ = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
     for name in ("MLFLOW_TRACKING_URI", "SWEEPS_STORE"):
         environ.pop(name, None)
-    arguments = ["toy", photos, seed, who, kills, int(mirror)]
+    arguments = ["toy", photos, seed, who, kills, int(mirror), jobs]
     done = subprocess.run(
         [sys.executable, SCRIPT, *map(str, arguments)],
         cwd=here,
@@ -133,6 +135,24 @@ def test_killed_a_hundred_times_it_ends_with_the_same_trials_and_weights(
         if deaths >= 34:
             break
     assert deaths >= 34
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_two_at_once_and_killed_thirty_times_it_loses_doubles_and_leaves_nothing(
+    tmp_path: Path, duel: str, photos: Path
+) -> None:
+    """Which suggestion follows which result depends on the clock here, so nothing is compared with another study."""
+    killed = search(tmp_path / "here", duel, photos, seed=5, who="both", kills=30, jobs=2)
+    assert killed.deaths >= 30
+    assert_whole(killed)
+    study = killed.folder.read_study()
+    trained = {arm.name: [trial for trial in killed.trials if trial[0] == arm.name] for arm in study.all_arms}
+    for arm in study.arms:
+        assert len(trained[arm.name]) >= 4
+        assert [trial[3] for trial in trained[arm.final().name]] == ["complete"]
+    settings = [(arm, sorted(suggestion.items()), seed) for arm, _, suggestion, _, _, _, seed, _ in killed.trials]
+    assert all(settings.count(each) == 1 for each in settings), "no settings trained twice with one seed"
 
 
 @pytest.mark.slow
