@@ -67,7 +67,7 @@ class StudyRecord:
         status: FINISHED, or KILLED if it was stopped before its end.
         reason: Why it was stopped; null if it was not.
         num_trained: Trials that trained, of the main arm, in all versions.
-        num_failed: Trainings of any arm that ended with an error.
+        num_failed: Trainings of the search, of any arm, that ended with an error, and finalists' that have no score.
         best: Ledger row of the best complete trial; null if there is none.
         answer: Who wins, in a sentence; null before all is trained.
     """

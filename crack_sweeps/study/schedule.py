@@ -169,7 +169,7 @@ def _is_due(attempts: Sequence[Trial], earlier: Collection[tuple[str, int]], bud
         return False
     last = attempts[-1]
     if last.outcome == "rejected":
-        return bool(last.facts["needed_bytes"] <= budget_bytes)
+        return bool(last.facts.get("needed_bytes", 0) <= budget_bytes)
     return (last.arm, last.number) in earlier
 
 

@@ -179,6 +179,18 @@ def test_a_typed_limit_above_what_is_there_is_what_is_there() -> None:
     assert packer(slot(10), limit_bytes=80 * GIB).largest_budget() == math.floor(0.95 * 10 * GIB)
 
 
+def test_what_could_ever_be_had_does_not_change_with_what_others_hold() -> None:
+    busy = slot(10, free=1)
+    assert packer(busy).most_bytes() == math.floor(0.95 * 10 * GIB)
+    assert packer(busy).largest_budget() == math.floor(0.95 * GIB)
+    assert packer(busy, limit_bytes=4 * GIB).most_bytes() == 4 * GIB
+    assert packer(busy, limit_bytes=40 * GIB).most_bytes() == math.floor(0.95 * 10 * GIB)
+
+
+def test_a_typed_limit_is_told() -> None:
+    assert "at most 2 at once, 4.0 GiB for one (--vram-budget), " in packer(slot(10), limit_bytes=4 * GIB).describe()
+
+
 def test_a_tiny_trial_has_a_share_all_the_same() -> None:
     place = packer(slot(100)).place("a", 1)
     assert place is not None
