@@ -11,6 +11,7 @@ from crack_sweeps.errors import StudyError
 from crack_sweeps.study.warm import processes
 
 NAMES = ("otsu", "black_hat")  # of evaluation.floors, which imports torch; a test compares the two
+MAX_DEATHS = 3  # of the process that scores them, by a signal: then it is not by chance
 SCORED: tuple[Split, ...] = ("val", "test")
 
 
@@ -23,11 +24,18 @@ def floor_scores(folder: Path, photos: PhotoSet) -> None:
     """
     if all(_path(folder, name, split).is_file() for name in NAMES for split in SCORED):
         return
-    process = processes().Process(target=write_floors, args=(folder, photos), name="floors")
-    process.start()
-    process.join()
-    if process.exitcode != 0:
-        raise StudyError(f"scoring the floors ended with exit code {process.exitcode}", hint="its traceback is above")
+    for _ in range(MAX_DEATHS):
+        process = processes().Process(target=write_floors, args=(folder, photos), name="floors")
+        process.start()
+        process.join()
+        if process.exitcode == 0:
+            return
+        if process.exitcode is not None and process.exitcode > 0:
+            raise StudyError("the floors could not be scored", hint="the traceback is above")
+    raise StudyError(
+        f"scoring the floors was killed {MAX_DEATHS} times (exit code {process.exitcode}); for want of memory?",
+        hint="the same command scores them again; all trials are stored",
+    )
 
 
 def write_floors(folder: Path, photos: PhotoSet) -> None:
