@@ -51,7 +51,7 @@ def live(photos: Path, workers: int, *, mirror: bool, lifetime: int | None) -> N
         api._mirror = lambda *_: None
     if lifetime is not None:
         mortal(lifetime)
-    overrides = [*TINY, f"data.num_workers={workers}"]
+    overrides = [key for key in TINY if not key.startswith("data.num_workers")] + [f"data.num_workers={workers}"]
     api.run("unet_small", overrides=overrides, data=photos, profile="none", resume=lifetime is not None)
 
 
