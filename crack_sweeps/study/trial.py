@@ -124,7 +124,8 @@ class _Link:
         for name in ("SIGTERM", "SIGHUP"):  # to this process alone; from a terminal they reach the coordinator
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), self._on_signal)
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, {getattr(signal, name)})
+                if sys.platform != "win32":  # which has no fork server, whose mask this lifts
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, {getattr(signal, name)})
 
     def say(self, message: executor.Message) -> None:
         """Tell the coordinator."""
