@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
-from torch import nn
 
 from crack_sweeps.deploy.eight_fold import EightFold
 from crack_sweeps.deploy.trained import TrainedRun
-from crack_sweeps.errors import CheckpointError, DeviceError, OutOfMemory
-from crack_sweeps.evaluation.tiles import Predict, predict_image
+from crack_sweeps.errors import CheckpointError, DeviceError
+from crack_sweeps.evaluation.evaluate import predictor
+from crack_sweeps.evaluation.tiles import Predict
 from crack_sweeps.models.build import build_model
 from crack_sweeps.models.segmenter import Segmenter
 from crack_sweeps.runs.preparation import make_deterministic
@@ -70,13 +68,15 @@ def load_network(trained: TrainedRun, *, profile: str, tta: bool, notify: Notify
     most = PROFILES[name].micro_batch if name in PROFILES else None
     batch_size = experiment.training.batch_size
     return Network(
-        predict=_shrinking(
+        predict=predictor(
             EightFold(segmenter) if tta else segmenter,
-            experiment,
+            tile_px=experiment.tile_px,
+            overlap=experiment.evaluation.tile_overlap,
             device=device,
             batch_size=min(batch_size, most) if most is not None else batch_size,
             amp_dtype=amp_dtype,
             notify=notify,
+            remedy="end what else runs on it, or use the processor: --profile cpu",
         ),
         device=str(device),
         precision="float32" if amp_dtype is None else str(amp_dtype).removeprefix("torch."),
@@ -109,41 +109,3 @@ def _amp_dtype(experiment: Experiment, device: torch.device, notify: Notify) -> 
     except DeviceError:
         notify(f"{device} does not compute with {experiment.training.amp_dtype}, as the training did: float32 here")
         return None
-
-
-def _shrinking(
-    model: nn.Module,
-    experiment: Experiment,
-    *,
-    device: torch.device,
-    batch_size: int,
-    amp_dtype: torch.dtype | None,
-    notify: Notify,
-) -> Predict:
-    """Predicts with fewer tiles at once where the device's memory asks for it; where tiles lie stays the same."""
-
-    def predict(image_HW3: UInt8[np.ndarray, "H W 3"]) -> Float32[np.ndarray, "H W"]:
-        nonlocal batch_size
-        while True:
-            try:
-                return predict_image(
-                    model,
-                    image_HW3,
-                    tile_px=experiment.tile_px,
-                    overlap=experiment.evaluation.tile_overlap,
-                    device=device,
-                    batch_size=batch_size,
-                    amp_dtype=amp_dtype,
-                )
-            except torch.OutOfMemoryError as error:
-                if batch_size == 1:
-                    raise OutOfMemory(
-                        f"{device} has no memory for one tile of {experiment.tile_px} px",
-                        hint="end what else runs on it, or use the processor: --profile cpu",
-                    ) from error
-                batch_size //= 2
-            # outside the handler: the error's traceback keeps the batch that did not fit
-            torch.cuda.empty_cache()
-            notify(f"out of memory: {batch_size} tiles at once from here on")
-
-    return predict

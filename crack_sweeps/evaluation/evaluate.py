@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,11 @@ from crack_sweeps.errors import NotFiniteError, OutOfMemory
 from crack_sweeps.evaluation.counts import PixelCounts, count_pixels, stack
 from crack_sweeps.evaluation.scores import Evaluation
 from crack_sweeps.evaluation.tiles import Predict, predict_image
+
+SMALLER = (
+    "end what else runs on the device, or choose a smaller `evaluation.tile_px`, encoder or "
+    "`model.decoder_cfg.width_multiplier`"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +40,17 @@ def predictor(
     device: torch.device,
     batch_size: int,
     amp_dtype: torch.dtype | None,
+    notify: Callable[[str], None] = lambda _: None,
+    remedy: str = SMALLER,
 ) -> Predict:
     """`predict_image` with everything but the photo filled in.
 
     Where the device runs out of memory, half as many tiles are seen at once from there on; where they lie, and so the
     prediction up to rounding, stays the same.
+
+    Args:
+        notify: Told each time that there are fewer at once.
+        remedy: What a person can do where not one fits; the rest are those of `predict_image`.
 
     Raises:
         OutOfMemory: When it is called and the device does not hold one tile.
@@ -61,13 +72,12 @@ def predictor(
             except torch.OutOfMemoryError as error:
                 if batch_size == 1:
                     raise OutOfMemory(
-                        f"out of memory: {device} has no room to predict one tile of {tile_px} px",
-                        hint="end what else runs on the device, or choose a smaller `evaluation.tile_px`, encoder or "
-                        "`model.decoder_cfg.width_multiplier`",
+                        f"out of memory: {device} has no memory for one tile of {tile_px} px", hint=remedy
                     ) from error
             # Outside the handler: the error's traceback keeps the batch that did not fit.
             batch_size //= 2
             torch.cuda.empty_cache()
+            notify(f"out of memory: {batch_size} tiles at once from here on")
 
     return predict
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from crack_sweeps.deploy import network, predict
 from crack_sweeps.deploy.trained import TrainedRun
+from crack_sweeps.evaluation.evaluate import predictor
 
 
 class Darkness(nn.Module):
@@ -25,11 +26,10 @@ class Darkness(nn.Module):
 
 
 def stand_in(trained: TrainedRun, **_: object) -> network.Network:
-    experiment = trained.experiment.model_copy(
-        update={"data": trained.experiment.data.model_copy(update={"crop_px": 512})}
-    )
-    predict_photo = network._shrinking(
-        Darkness(), experiment, device=torch.device("cpu"), batch_size=4, amp_dtype=None, notify=print
+    overlap = trained.experiment.evaluation.tile_overlap
+    device = torch.device("cpu")
+    predict_photo = predictor(
+        Darkness(), tile_px=512, overlap=overlap, device=device, batch_size=4, amp_dtype=None, notify=print
     )
     return network.Network(predict_photo, "cpu", "float32", 512)
 

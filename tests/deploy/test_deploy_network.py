@@ -13,6 +13,7 @@ from trained_run import Workshop
 from crack_sweeps.deploy import network
 from crack_sweeps.deploy.trained import find_trained
 from crack_sweeps.errors import OutOfMemory
+from crack_sweeps.evaluation import evaluate
 
 PHOTO = np.zeros((40, 40, 3), np.uint8)
 
@@ -41,7 +42,7 @@ def test_out_of_memory_halves_the_tiles_at_once_for_good_and_says_so(
     said: list[str] = []
     tried: list[int] = []
     predict = loaded(workshop, said, batch_size=8).predict
-    monkeypatch.setattr(network, "predict_image", fits(2, tried))
+    monkeypatch.setattr(evaluate, "predict_image", fits(2, tried))
     predict(PHOTO)
     predict(PHOTO)
     assert tried == [8, 4, 2, 2]
@@ -52,7 +53,7 @@ def test_a_device_that_holds_not_one_tile_is_an_error_with_a_way_out(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     predict = loaded(workshop, [], batch_size=2).predict
-    monkeypatch.setattr(network, "predict_image", fits(0, []))
+    monkeypatch.setattr(evaluate, "predict_image", fits(0, []))
     with pytest.raises(OutOfMemory, match="no memory for one tile of 32 px") as caught:
         predict(PHOTO)
     assert "--profile cpu" in str(caught.value.hint)

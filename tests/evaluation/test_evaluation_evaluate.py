@@ -96,7 +96,7 @@ def test_out_of_memory_halves_the_tiles_at_once_for_good_and_changes_no_score(ph
 
 
 def test_a_device_that_does_not_hold_one_tile_is_an_error_with_a_way_out(photos: list[Photo]) -> None:
-    with pytest.raises(OutOfMemory, match="cpu has no room to predict one tile of 32 px") as caught:
+    with pytest.raises(OutOfMemory, match="cpu has no memory for one tile of 32 px") as caught:
         evaluate(Greedy(0), photos, RULE, **SETTINGS)
     assert "evaluation.tile_px" in str(caught.value.hint)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 import torch
-from tiny_training import SIDE, STEPS, Tiny, assert_same, constant_score, crops, fresh, settings, weights
+from tiny_training import SIDE, STEPS, Overflows, Tiny, assert_same, constant_score, crops, fresh, settings, weights
 from torch import Tensor, nn
 
 from crack_sweeps.errors import NotFiniteError, OutOfMemory
@@ -225,18 +225,9 @@ def test_the_next_epochs_crops_are_asked_for_before_validation_and_none_after_th
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_step() -> None:
-    class Explodes(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: object, x: Tensor) -> Tensor:
-            return x.clone()
-
-        @staticmethod
-        def backward(ctx: object, gradient: Tensor) -> Tensor:
-            return gradient * math.inf
-
     class Steep(Tiny):
         def forward(self, image_B3HW: Tensor) -> Tensor:
-            return Explodes.apply(super().forward(image_B3HW))
+            return Overflows.apply(super().forward(image_B3HW))
 
     state = fresh(settings(), Steep)
     before = weights(state)

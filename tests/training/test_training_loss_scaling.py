@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 import pytest
 import torch
-from tiny_training import CPU, STEPS, Tiny, assert_same, constant_score, crops, fresh, settings, weights
+from tiny_training import CPU, STEPS, Overflows, Tiny, assert_same, constant_score, crops, fresh, settings, weights
 from torch import Tensor
 
 from crack_sweeps.errors import NotFiniteError
@@ -22,18 +22,6 @@ from crack_sweeps.training.loop import (
     TrainingState,
     train,
 )
-
-
-class Overflows(torch.autograd.Function):
-    """Leaves values alone; their gradient becomes infinite."""
-
-    @staticmethod
-    def forward(ctx: object, x: Tensor) -> Tensor:
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: object, gradient: Tensor) -> Tensor:
-        return gradient * math.inf
 
 
 class Steep(Tiny):
