@@ -82,6 +82,11 @@ def human_bytes(count: float) -> str:
     raise AssertionError("the loop returns at GiB")
 
 
+def gib(count: float) -> str:
+    """1610612736 -> '1.50 GiB': for figures that are close to each other."""
+    return f"{count / 2**30:.2f} GiB"
+
+
 def human_seconds(seconds: float) -> str:
     """75 -> '1 min 15 s'."""
     if seconds < 60:

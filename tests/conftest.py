@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,12 @@ from jaxtyping import install_import_hook  # after the line above, which albumen
 
 SHAPE_CHECKED = ["crack_sweeps.models", "crack_sweeps.training.losses", "crack_sweeps.evaluation"]
 install_import_hook(SHAPE_CHECKED, "beartype.beartype")
+
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if (
+        signal.getsignal(number) is signal.SIG_IGN
+    ):  # `nohup pytest`, or `pytest &` in a script: children would ignore it
+        signal.signal(number, handler)
 
 REPO = Path(__file__).resolve().parent.parent
 

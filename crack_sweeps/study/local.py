@@ -13,9 +13,13 @@ from typing import Any
 import psutil
 
 from crack_sweeps.errors import StudyError
+from crack_sweeps.runs.directory import RunDirectory
+from crack_sweeps.runs.events import read_events
 from crack_sweeps.study.executor import Answer, Gone, Key, Message, Order
 from crack_sweeps.study.warm import processes
+from crack_sweeps.tracking.state import Trainer
 
+_ORPHAN_PATIENCE_S = 20.0  # for a trial whose coordinator died to store its checkpoint
 _EXIT_PATIENCE_S = 30.0  # between a trial's last word and its end; it has nothing left to do then
 
 
@@ -120,3 +124,16 @@ class LocalExecutor:
         messages.append(Gone(key, trial.process.exitcode))
         del self._trials[key]
         return messages
+
+
+def end_orphan(run: RunDirectory) -> None:
+    """See that nobody trains in a run whose coordinator died: its process leaves by itself, one that hangs is ended."""
+    if not run.path.is_dir():
+        return
+    deadline = time.monotonic() + _ORPHAN_PATIENCE_S
+    while run.is_running() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if run.is_running():
+        attempts = [event for event in read_events(run.events) if event["kind"] == "attempt"]
+        if attempts and not (trainer := Trainer.of(attempts[-1])).is_dead():
+            psutil.Process(trainer.pid).kill()

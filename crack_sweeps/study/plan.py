@@ -27,7 +27,7 @@ from crack_sweeps.specs.loading import load_resolved
 from crack_sweeps.specs.study import Choices, Objective, Parameter, Pruner, described, exists, identified, unfrozen
 from crack_sweeps.specs.study_loading import Arm, ResolvedStudy, settle
 from crack_sweeps.study.calibration import Calibration
-from crack_sweeps.study.disk import checkpoint_bytes, study_disk
+from crack_sweeps.study.disk import checkpoint_bytes, disk_shortage, study_disk
 from crack_sweeps.study.distributions import axis
 from crack_sweeps.study.finalists import complete_trial, num_over, winner_of
 from crack_sweeps.study.folder import Stored, StudyFolder
@@ -344,11 +344,9 @@ def make_study_plan(
     num_left = sum(arm.num_left + arm.num_finals_left for arm in arms)
     placed = _placed(packer, [need for survey in surveys for need in survey.needs(budget)], max(1, num_left))
     at_once = len(placed)
-    disk = study_disk(
-        *_largest_checkpoint(surveys, budget),
-        sum(arm.num_trials + arm.num_finals for arm in arms),
-        max(1, min(packer.jobs, at_once)),
-    )
+    largest, jobs = _largest_checkpoint(surveys, budget), max(1, min(packer.jobs, at_once))
+    disk = study_disk(*largest, sum(arm.num_trials + arm.num_finals for arm in arms), jobs)
+    shortage = disk_shortage(outputs, study_disk(*largest, num_left, jobs).peak_bytes) if num_left else None
     pruner = study.spec.pruner
     return StudyPlan(
         study=stored.folder.name,
@@ -386,7 +384,7 @@ def make_study_plan(
         ),
         disk_peak_bytes=disk.peak_bytes,
         disk_final_bytes=disk.final_bytes,
-        notes=_notes(arms, num_left),
+        notes=(*_notes(arms, num_left), *([shortage] if shortage else [])),
     )
 
 

@@ -14,10 +14,10 @@ from crack_sweeps.errors import DiskFull, NotFiniteError, NothingFits, OutOfMemo
 from crack_sweeps.runs.events import read_events
 from crack_sweeps.specs.experiment import Experiment
 from crack_sweeps.study.comparison import explain
-from crack_sweeps.study.coordinator import _why_unusable
 from crack_sweeps.study.disk import disk_shortage
 from crack_sweeps.study.ledger import read_rows
 from crack_sweeps.study.packing import Slot
+from crack_sweeps.study.proposals import why_invalid
 from crack_sweeps.study.updates import EpochDone, Launched, Notice, Rejected, StudyEnded, TrialEnded
 from crack_sweeps.training.footprint import MemoryForecast
 
@@ -176,10 +176,10 @@ def test_where_all_is_invalid_it_is_the_persons_mistake_and_says_why(
 
 def test_what_the_suggestion_set_of_the_model_stands_before_a_reason_that_names_none_of_it() -> None:
     suggestion = {"model.encoder_cfg.model_name": "vit", "training.learning_rate": 0.1}
-    told = _why_unusable(SpecError("no step (ValueError: no pattern)"), suggestion)
+    told = why_invalid(SpecError("no step (ValueError: no pattern)"), suggestion)
     assert told == "model.encoder_cfg.model_name: vit, no step (ValueError: no pattern)"
     named = "toy.yaml: training.learning_rate: 0.1 is not so"
-    assert _why_unusable(SpecError(named), suggestion) == named
+    assert why_invalid(SpecError(named), suggestion) == named
 
 
 def test_a_forecaster_in_trouble_ends_the_study(bench: Bench) -> None:
@@ -277,6 +277,53 @@ def test_a_trial_that_filled_the_disk_goes_on_from_its_checkpoint_once_there_is_
     assert "has 1.0 GB free" in told[1]
     assert [order.key[1] for order in trials.orders] == [0, 0, 1]
     assert bench.trials(study, folder)[0].outcome == "complete"
+
+
+def test_a_disk_without_room_ends_a_study_at_once_and_the_same_command_goes_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = bench.resolve(trials=2)
+    with monkeypatch.context() as short:
+        short.setitem(disk_shortage.__kwdefaults__, "free", lambda _: 10**9)
+        with pytest.raises(DiskFull, match=r"has 1\.0 GB free, but .* 5\.0 GB must stay free$") as caught:
+            bench.run(study, good_at(0.003))
+    assert caught.value.hint == "make room; the same command goes on"
+    updates, trials, _ = bench.run(study, good_at(0.003))
+    assert (updates[-1].reason, updates[-1].num_trained) == (None, 2)
+    assert [order.key[1] for order in trials.orders] == [0, 1]  # the suggestion that found no room is trained first
+
+
+def test_a_disk_that_fills_between_trials_is_waited_for_a_while(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+    monkeypatch.setitem(disk_shortage.__kwdefaults__, "free", lambda _: 10**9 if ended else 10**12)
+    monkeypatch.setattr("crack_sweeps.study.coordinator.DISK_PATIENCE_S", 0.2)
+
+    def hear(update: Any) -> None:
+        if isinstance(update, TrialEnded | Notice):
+            ended.append(type(update).__name__)
+
+    with pytest.raises(DiskFull, match=r"must stay free for "):
+        bench.run(bench.resolve(trials=2), good_at(0.003), on_update=hear)
+    assert ended == ["TrialEnded", "Notice"]
+
+
+def test_trials_under_way_train_to_their_end_where_nothing_more_fits(bench: Bench) -> None:
+    toy = Path("studies/toy.yaml")
+    toy.write_text(toy.read_text().replace("jobs: 1", "jobs: 2"))
+    first: list[float] = []
+
+    def bytes_of(experiment: Experiment) -> int:
+        first.append(experiment.training.learning_rate)
+        return 1 << 20 if first[-1] == first[0] else 2 * GIB
+
+    slots = [Slot(None, 0, "host memory", 8 * GIB, 8 * GIB, 4)]
+    study, told = bench.resolve(trials=3), []
+    with pytest.raises(NothingFits, match="suggestions in a row need more than the memory budget"):
+        bench.run(study, good_at(0.003), bytes_of=bytes_of, slots=slots, on_update=told.append)
+    notices = [update.text for update in told if isinstance(update, Notice)]
+    assert len(notices) == 1
+    assert notices[0].endswith("; trials under way train to their end")
+    assert [update.trial.outcome for update in told if isinstance(update, TrialEnded)] == ["complete"]
 
 
 def test_a_disk_that_is_full_whatever_it_says_fails_the_trial_in_the_end(bench: Bench) -> None:
