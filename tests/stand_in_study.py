@@ -210,16 +210,17 @@ class Bench:
         patience: Patience = PATIENCE,
         stop: Callable[[], str | None] = lambda: None,
         on_update: Callable[[Any], None] = lambda _: None,
+        storage: str | None = None,
     ) -> tuple[list[Any], StandInExecutor, StudyFolder]:
         """All updates, the executor, and the study's folder; `on_update` hears each update as it comes.
 
-        Slots are as given, or as `look` finds them each time.
+        Slots are as given, or as `look` finds them each time; trials are in the folder's SQLite file or in `storage`.
         """
         photos = open_photos(study.arms[0].base.data, root=Path("artifacts"))
         folder = open_folder(study, identity(study, photos.digest), {}).folder
         outputs = Path("artifacts/outputs")
         trials = StandInExecutor(outputs, objective, hangs)
-        with closing(Store(sqlite_url(folder.database), folder.name, study.all_arms, study.spec.objective)) as store:
+        with closing(self._store(study, folder, storage)) as store:
             machinery = Machinery(
                 store,
                 trials,
@@ -237,6 +238,11 @@ class Bench:
                 on_update(update)
             return updates, trials, folder
 
-    def trials(self, study: ResolvedStudy, folder: StudyFolder, arm: str | None = None) -> list[Trial]:
-        with closing(Store(sqlite_url(folder.database), folder.name, study.all_arms, study.spec.objective)) as store:
+    def trials(
+        self, study: ResolvedStudy, folder: StudyFolder, arm: str | None = None, *, storage: str | None = None
+    ) -> list[Trial]:
+        with closing(self._store(study, folder, storage)) as store:
             return store.trials(arm or study.arms[0].name)
+
+    def _store(self, study: ResolvedStudy, folder: StudyFolder, storage: str | None) -> Store:
+        return Store(storage or sqlite_url(folder.database), folder.name, study.all_arms, study.spec.objective)

@@ -96,7 +96,14 @@ class Store:
                 if make:
                     for arm in self._arms:
                         self._try(partial(self._make, arm, direction, owner), patience_s)
-            except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, RuntimeError) as error:
+            except ImportError as error:
+                module = getattr(error.__cause__, "name", None)
+                raise StoreError(
+                    f"{self._shown}: cannot be used: its driver, the Python module {module}, is not installed",
+                    hint="uv pip install 'psycopg[binary]' for PostgreSQL; an address may name another driver, "
+                    "mysql+pymysql://... for example",
+                ) from error
+            except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
                 text = mask(str(error).strip().splitlines()[0])
                 raise StoreError(f"{self._shown}: cannot be used ({text})", hint="check --storage") from error
 

@@ -176,3 +176,8 @@ def test_a_server_that_restarts_while_the_store_is_opened_is_waited_for(
     lose_answers(monkeypatch, "get_study_id_from_name", done=done, times=9)
     with pytest.raises(StoreError, match="cannot be used"):
         opened(study, None, patience_s=0)
+
+
+def test_a_driver_that_is_missing_is_named_with_what_to_install(study: ResolvedStudy) -> None:
+    with pytest.raises(StoreError, match=r"^mysql://\*\*\*@server/db: .* the Python module MySQLdb, is not installed$"):
+        Store("mysql://me:hunter2@server/db", "toy", study.all_arms, study.spec.objective)
