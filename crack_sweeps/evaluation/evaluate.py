@@ -77,7 +77,7 @@ def predictor(
             # Outside the handler: the error's traceback keeps the batch that did not fit.
             batch_size //= 2
             torch.cuda.empty_cache()
-            notify(f"out of memory: {batch_size} tiles at once from here on")
+            notify(f"out of memory: {batch_size} tile{'' if batch_size == 1 else 's'} at once from here on")
 
     return predict
 

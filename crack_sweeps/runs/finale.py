@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet
-from torch import nn
 
 from crack_sweeps.evaluation.curve_file import write_curve
 from crack_sweeps.evaluation.curves import precision_recall_curve, training_curves
@@ -41,23 +40,30 @@ class Outcome:
     files: list[tuple[Path, str]]
 
 
-def predict_with(prepared: Prepared, model: nn.Module, batch_size: int) -> Predict:
-    """Whole photos by overlapping tiles, as this experiment evaluates."""
+def predict_with(prepared: Prepared, *, batch_size: int, notify: Callable[[str], None]) -> Predict:
+    """Whole photos by overlapping tiles, as this experiment evaluates, with the model's weights of each moment.
+
+    Args:
+        prepared: The training.
+        batch_size: Tiles on the device at once.
+        notify: Told where there is memory for fewer.
+    """
     experiment = prepared.experiment
     return predictor(
-        model,
+        prepared.model,
         tile_px=experiment.tile_px,
         overlap=experiment.evaluation.tile_overlap,
         device=prepared.device,
         batch_size=batch_size,
         amp_dtype=prepared.amp_dtype,
+        notify=lambda text: notify(f"validation: {text}"),
     )
 
 
-def validation_scores(prepared: Prepared, model: nn.Module, *, batch_size: int) -> dict[str, float]:
+def validation_scores(prepared: Prepared, predict: Predict) -> dict[str, float]:
     """After an epoch: the same few (or all) validation photos each time, at the threshold that suits them best."""
     chosen = same_few(prepared.photos.split("val"), prepared.experiment.evaluation.images_per_epoch)
-    scored = gather(each_photo(predict_with(prepared, model, batch_size), chosen, prepared.photos.rule))
+    scored = gather(each_photo(predict, chosen, prepared.photos.rule))
     threshold = choose_threshold(scored.counts)
     figures = score(scored, threshold)
     names = ("crack_iou", "crack_f1", "precision", "recall", "crack_iou_image", "crack_f1_image")
@@ -65,7 +71,7 @@ def validation_scores(prepared: Prepared, model: nn.Module, *, batch_size: int) 
 
 
 def conclude(
-    prepared: Prepared, run: RunDirectory, vault: CheckpointFolder, *, batch_size: int, score_test: bool = False
+    prepared: Prepared, run: RunDirectory, vault: CheckpointFolder, predict: Predict, *, score_test: bool = False
 ) -> Iterator[tuple[int, int] | Outcome]:
     """Score the best weights; yields (photos done, photos in all) and at the end the outcome.
 
@@ -73,7 +79,7 @@ def conclude(
         prepared: The training.
         run: Its directory.
         vault: Where the best weights are.
-        batch_size: Tiles on the device at once.
+        predict: Of `predict_with`.
         score_test: Score the test photos too, at the threshold that validation chose, and draw the photos that every
             finalist draws. For a study's finalists: what has been chosen by its test score has no test score any more.
     """
@@ -82,7 +88,6 @@ def conclude(
     model.load_state_dict(vault.load_best()["model"])
     photos, rule = prepared.photos.split("val"), prepared.photos.rule
     tested = prepared.photos.split("test") if score_test else ()
-    predict = predict_with(prepared, model, batch_size)
     parts: list[PhotoCounts] = []
     for part in each_photo(predict, (*photos, *tested), rule):
         parts.append(part)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 from filelock import Timeout
-from torch import Tensor, nn
+from torch import Tensor
 
 from crack_sweeps import durable
 from crack_sweeps.data.crops import CropDataset, draws
@@ -21,7 +21,7 @@ from crack_sweeps.runs.book import RunBook
 from crack_sweeps.runs.directory import OUTPUTS, RunDirectory, create_run_directory, reserved_run_directory
 from crack_sweeps.runs.environment import describe_environment
 from crack_sweeps.runs.events import EventLog
-from crack_sweeps.runs.finale import Outcome, conclude, validation_scores
+from crack_sweeps.runs.finale import Outcome, conclude, predict_with, validation_scores
 from crack_sweeps.runs.preparation import Prepared
 from crack_sweeps.runs.proof import prove
 from crack_sweeps.runs.record import RunRecord
@@ -249,11 +249,15 @@ def _proceed(
         yield Ended(_halt(halt, state, book, vault))
         return
 
-    def validate(model: nn.Module) -> Mapping[str, float]:
-        return validation_scores(prepared, model, batch_size=state.progress.micro_batch)
+    lacks: list[str] = []  # of memory, while photos are scored
+    predict = predict_with(prepared, batch_size=state.progress.micro_batch, notify=lacks.append)
+
+    def tell_lacks() -> Iterator[Notice]:
+        while lacks:
+            yield book.note(lacks.pop(0))
 
     with PeakMeter(prepared.device) as meter, closing(_Crops(prepared)) as crops:
-        for report in train(state, crops, validate):
+        for report in train(state, crops, lambda _: validation_scores(prepared, predict)):
             if isinstance(report, EpochReport):
                 report = replace(report, metrics={**report.metrics, **meter.read()})
                 state.progress.last_report = {"epoch": report.epoch, "step": report.step, "metrics": report.metrics}
@@ -265,6 +269,7 @@ def _proceed(
                 book.epoch()
             elif isinstance(report, Notice):
                 book.note(report.text)
+            yield from tell_lacks()
             yield report
             if (halt := stop()) is not None:
                 if isinstance(report, StepReport):
@@ -273,7 +278,8 @@ def _proceed(
                 return
         book.observe_peaks(meter.read(), meter.source)
 
-    for progress in conclude(prepared, run, vault, batch_size=state.progress.micro_batch, score_test=score_test):
+    for progress in conclude(prepared, run, vault, predict, score_test=score_test):
+        yield from tell_lacks()
         if isinstance(progress, Outcome):
             book.write_vram()
             record = book.finish(metrics=progress.metrics, threshold=progress.threshold, files=progress.files)

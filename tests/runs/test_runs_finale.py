@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet
+import pytest
 import torch
 
 from crack_sweeps.data.open import open_photos
+from crack_sweeps.evaluation import evaluate
 from crack_sweeps.evaluation.counts import Confusion
 from crack_sweeps.evaluation.curve_file import read_curve
 from crack_sweeps.evaluation.overlay_panels import find_overlays
@@ -28,6 +31,25 @@ def trained(photos: Path, tiny: list[str], *, score_test: bool) -> tuple[RunDire
     with closing(proceed(prepared, run, stop=lambda: None, score_test=score_test)) as updates:
         (record,) = [update.record for update in updates if isinstance(update, Ended)]
     return run, record
+
+
+def test_validation_with_memory_for_one_tile_at_a_time_is_told_once_and_scores_the_same(
+    here: Path, photos: Path, tiny: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, plenty = trained(photos, tiny, score_test=False)
+    predict_image = evaluate.predict_image
+
+    def greedy(*arguments: Any, batch_size: int, **more: Any) -> Any:
+        if batch_size > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return predict_image(*arguments, batch_size=batch_size, **more)
+
+    monkeypatch.setattr(evaluate, "predict_image", greedy)
+    run, record = trained(photos, tiny, score_test=False)
+    told = [event["text"] for event in read_events(run.events) if event["kind"] == "note"]
+    assert told[-1] == "validation: out of memory: 1 tile at once from here on"
+    assert len(set(told)) == len(told)
+    assert record.metrics["val/crack_iou"] == pytest.approx(plenty.metrics["val/crack_iou"], abs=1e-3)
 
 
 def counted(path: Path) -> list[int]:
