@@ -6,7 +6,7 @@ import importlib.metadata
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -110,17 +110,26 @@ def _store() -> Finding:
 
 def _runs(outputs: Path, studies: Path, storage: str | None = None) -> Iterator[Finding]:
     for study in _studies(studies):
-        yield from _sending(study, f"study {study.name}")
+        yield from _readable(study, f"study {study.name}", lambda study: _sending(study, f"study {study.name}"))
     yield from _books(studies, outputs, storage, write=False)
     num_runs = 0
     for run in all_runs(outputs=outputs):
         num_runs += 1
-        try:
-            yield from _run(run)
-        except ValueError as error:  # of one run's files that somebody edited
-            yield Finding(run.name, "error", f"cannot be read: {error}", "put its files back as they were")
+        yield from _readable(run, run.name, _run)
     yield from _leftovers(outputs)
     yield Finding("runs", "ok", f"{num_runs} under {outputs}")
+
+
+def _readable(run: RunDirectory, subject: str, look: Callable[[RunDirectory], Iterator[Finding]]) -> Iterator[Finding]:
+    """What is found; or that the files of this one are damaged, which keeps no other from being looked at."""
+    try:
+        yield from look(run)
+    except ValueError as error:
+        yield _unreadable(subject, error)
+
+
+def _unreadable(subject: str, error: Exception) -> Finding:
+    return Finding(subject, "error", f"cannot be read: {error}", "put its files back as they were")
 
 
 def _run(run: RunDirectory) -> Iterator[Finding]:
@@ -163,8 +172,10 @@ def _books(studies: Path, outputs: Path, storage: str | None, *, write: bool) ->
                     yield Finding(flaw.subject, "ok", f"put right: {flaw.text}")
                 else:
                     yield Finding(flaw.subject, "warning", flaw.text, "sweeps doctor --fix")
-        except StoreError as error:
+        except SweepsError as error:
             yield Finding(subject, "warning", f"its trials were not looked at: {error.message}", error.hint)
+        except ValueError as error:  # a line of its ledger, or of the events of one of its runs
+            yield _unreadable(subject, error)
 
 
 def _sending(run: RunDirectory, subject: str) -> Iterator[Finding]:
@@ -214,7 +225,7 @@ def fix(*, outputs: Path = OUTPUTS, studies: Path = STUDIES, storage: str | None
             if not waiting and not left_open(run.path):
                 continue
         except ValueError as error:
-            yield Finding(subject, "error", f"cannot be read: {error}", "put its files back as they were")
+            yield _unreadable(subject, error)
             continue
         store = store or StoreConnection()
         yield _send(run, subject, store, waiting)

@@ -29,7 +29,10 @@ def read_events(path: Path, from_seq: int = 0) -> Iterator[Event]:
                 return
             if expected < from_seq:
                 continue
-            event = json.loads(line)
+            try:
+                event = json.loads(line)
+            except ValueError as error:
+                raise ValueError(f"{path}: line {expected + 1} is no event ({error})") from error
             if event.get("seq") != expected:
                 raise ValueError(f"{path}: line {expected + 1} holds event {event.get('seq')}, expected {expected}")
             yield event
@@ -52,7 +55,7 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = path.open("ab+")
+        self._file = path.open("ab+", buffering=0)  # a buffer would keep what found no room, and write it later
         self._file.seek(0)
         content = self._file.read()
         whole = content.rfind(b"\n") + 1
@@ -70,14 +73,15 @@ class EventLog:
         line = json.dumps(event, allow_nan=False, ensure_ascii=False).encode() + b"\n"
         end = self._file.seek(0, os.SEEK_END)
         try:
-            self._file.write(line)
-            self._file.flush()
+            written = 0
+            while written < len(line):
+                written += self._file.write(line[written:])
             os.fsync(self._file.fileno())
-        except OSError as error:
-            if not disk_is_full(error):
-                raise
-            os.truncate(self.path, end)
-            raise DiskFull(f"{self.path}: the disk is full", hint="make room, then resume the run") from error
+        except BaseException as error:  # half a line would hide every later one
+            os.ftruncate(self._file.fileno(), end)
+            if disk_is_full(error):
+                raise DiskFull(f"{self.path}: the disk is full", hint="make room, then resume the run") from error
+            raise
         self.next_seq += 1
         return event
 

@@ -91,11 +91,15 @@ def _missing_in_store(
     rows = {row["number"]: row for row in read_rows(folder) if row["arm"] == arm.name}
     runs = _runs_of(folder, arm, outputs)
     for number in range(num_stored, max([*rows, *runs], default=-1) + 1):
+        row = rows.get(number)
         if number in runs:
             trial = _from_run(runs[number], arm, number, study.spec.objective.metric)
-            trial = outcome_of(trial, outputs=outputs, objective=study.spec.objective) or trial
-        elif number in rows:
-            trial = _from_row(rows[number], arm, number)
+            if row is not None:  # a run knows not that its trial was given up
+                trial = replace(ended(trial, row["outcome"], row["reason"]), value=row["value"])
+            else:
+                trial = outcome_of(trial, outputs=outputs, objective=study.spec.objective) or trial
+        elif row is not None:
+            trial = _from_row(row, arm, number)
         else:
             trial = ended(Trial(arm.name, number, {}, "running"), "failed", LOST)
         if write:

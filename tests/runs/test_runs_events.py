@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,22 @@ def test_a_log_with_a_missing_event_is_not_trusted(tmp_path: Path) -> None:
 
 def test_a_run_without_events_has_none(tmp_path: Path) -> None:
     assert list(read_events(tmp_path / "events.jsonl")) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_an_event_without_room_leaves_nothing_behind_that_a_later_one_would_bring_along(tmp_path: Path) -> None:
+    import resource
+
+    path = tmp_path / "events.jsonl"
+    log = EventLog(path)
+    log.append("created", run="a")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            log.append("epoch", metrics={f"val/figure_{number}": number / 7 for number in range(40)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert log.append("ended", status="FAILED")["seq"] == 1
+    log.close()
+    assert [event["kind"] for event in read_events(path)] == ["created", "ended"]

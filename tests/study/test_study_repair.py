@@ -75,6 +75,25 @@ def test_a_lost_database_is_rebuilt_from_runs_and_ledger(
     assert flaws(folder, write=True) == []
 
 
+def test_a_trial_that_was_given_up_stays_so_though_its_run_has_not_ended(bench: Bench) -> None:
+    study = bench.resolve(trials=2)
+    _, trials, folder = bench.run(study, lambda _, epoch: 0.1 * epoch)
+    run = Path("artifacts/outputs") / trials.orders[1].run_name
+    for order in trials.orders:
+        belongs = json.dumps({"study": order.membership["study"]})
+        (Path("artifacts/outputs") / order.run_name / "environment.json").write_text(belongs)
+    events = [line for line in (run / "events.jsonl").read_bytes().splitlines(True) if b'"ended"' not in line]
+    (run / "events.jsonl").write_bytes(b"".join(events))
+    rows = folder.ledger.read_text().splitlines()
+    given_up = json.loads(rows[1]) | {"outcome": "failed", "value": None, "reason": "3 attempts in vain"}
+    folder.ledger.write_text(rows[0] + "\n" + json.dumps(given_up) + "\n")
+    for path in folder.path.glob("optuna.db*"):
+        path.rename(path.with_name(f"aside-{path.name}"))
+    flaws(folder, write=True)
+    trial = bench.trials(study, folder)[1]
+    assert (trial.outcome, trial.value, trial.facts["reason"]) == ("failed", None, "3 attempts in vain")
+
+
 def test_a_trial_whose_coordinator_died_before_it_told_is_told(bench: Bench) -> None:
     study = bench.resolve(trials=4)
     asked = iter([None] * 6 + ["SIGTERM"] * 100)
@@ -136,3 +155,16 @@ def test_runs_of_a_deleted_study_of_the_same_name_are_not_taken_for_this_ones(
     folder.database.rename("aside.db")
     folder.add_facts(began="2999-01-01T00:00:00+0000")
     assert flaws(folder, write=True) == []
+
+
+def test_the_doctor_names_a_damaged_file_and_looks_at_the_rest(searched: tuple[ResolvedStudy, StudyFolder]) -> None:
+    folder = searched[1]
+    folder.ledger.write_bytes(b"half a line\n" + folder.ledger.read_bytes())
+    for write in (False, True):
+        [finding] = doctor._books(STUDIES, OUTPUTS, None, write=write)
+        assert finding.verdict == "error"
+        assert "ledger.jsonl: line 1 is no event" in finding.text
+    folder.events.write_bytes(b"half a line\n" + folder.events.read_bytes())
+    told = [finding.text for finding in doctor._runs(OUTPUTS, STUDIES)]
+    assert any("events.jsonl: line 1 is no event" in text for text in told)
+    assert told[-1].startswith("6 under")
