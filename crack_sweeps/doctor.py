@@ -18,7 +18,7 @@ from crack_sweeps.specs.profiles import choose_profile
 from crack_sweeps.study.folder import STUDIES, all_studies
 from crack_sweeps.tracking.location import require_local, store_location
 from crack_sweeps.tracking.state import EVENTS, first_event, left_open, unsent
-from crack_sweeps.training.nvml import detect_machine, gpus
+from crack_sweeps.training.nvml import detect_machine, gpus, silent_gpus
 
 if TYPE_CHECKING:
     from crack_sweeps.tracking.connection import StoreConnection
@@ -79,6 +79,9 @@ def _device() -> Iterator[Finding]:
     for gpu in found:
         free = f"{gpu.free_bytes / 2**30:.1f} of {gpu.total_bytes / 2**30:.1f} GiB free"
         yield Finding(f"gpu {gpu.index}", "ok", f"{gpu.name}, {free}, driver {gpu.driver_version}")
+    for index, complaint in silent_gpus().items():
+        remedy = "a reset or a restart of the machine may bring it back; trainings go to the others"
+        yield Finding(f"gpu {index}", "error", f"does not answer: {complaint}", remedy)
     from crack_sweeps.training.device import choose_device
 
     try:

@@ -263,7 +263,9 @@ def searching(
             folder,
             settled.photos,
             Machinery(store, executor, forecaster, settled.packer, Calibration(**facts["calibration"]), settled.on),
-            budget_bytes=resolved.spec.memory_budget_bytes or facts["memory_budget_bytes"],
+            budget_bytes=min(
+                resolved.spec.memory_budget_bytes or facts["memory_budget_bytes"], settled.packer.most_bytes()
+            ),
             outputs=OUTPUTS,
             conclude=partial(_conclude, folder, settled.photos, notify),
         )

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from crack_sweeps.data.open import open_photos
-from crack_sweeps.errors import DiskFull, OutOfMemory, SweepsError, UserError
+from crack_sweeps.errors import SweepsError
 from crack_sweeps.runs.directory import RunDirectory
 from crack_sweeps.runs.events import EventLog
 from crack_sweeps.specs.experiment import Experiment
@@ -153,9 +153,7 @@ class StandInExecutor:
         try:
             value = self.objective(order.experiment, epoch)
         except SweepsError as error:
-            oom, mistake, full = (isinstance(error, kind) for kind in (OutOfMemory, UserError, DiskFull))
-            told = executor.Refused(order.key, error.message, error.hint, oom, mistake, full)
-            self._queue.append(told)
+            self._queue.append(executor.Refused.by(order.key, error))
             self._end(order, "FAILED", error.message, {}, error=type(error).__name__)
             return
         self._queue.append(executor.Reported(order.key, epoch, {"val/crack_iou": value}))

@@ -57,19 +57,20 @@ def assign_splits(
     if not members["train"]:
         found = ", ".join(f"{len(rows)} {split}" for split, rows in members.items() if rows) or "none"
         raise DataError(f"no photos to train on (found: {found})", hint="a set needs train images and masks")
+    if members["test"] and drop_leaks:
+        warnings += _drop_leaks(members)
+    has_val = bool(members["val"])
+    if has_val:  # before test is held out, which then has no group that validation has
+        warnings += _part_val_from_train(members)
     if not members["test"]:
         members["test"], members["train"] = _hold_out(
-            members["train"], test_fraction, f"test:{split_seed}", crack_shares, leave=1 if members["val"] else 2
+            members["train"], test_fraction, f"test:{split_seed}", crack_shares, leave=1 if has_val else 2
         )
         warnings.append(
             f"the set has no official test split: {len(members['test'])} photos were held out as test "
             f"({test_fraction:.0%} by group, data.split_seed={split_seed})"
         )
-    elif drop_leaks:
-        warnings += _drop_leaks(members)
-    if members["val"]:
-        warnings += _part_val_from_train(members)
-    else:
+    if not has_val:
         members["val"], members["train"] = _hold_out(
             members["train"], val_fraction, f"val:{split_seed}", crack_shares, leave=1
         )

@@ -37,7 +37,8 @@ class RunBook:
         self.ended = False
         self._log = log
         self._attempts = 0
-        self._told_micro_batch = prepared.experiment.training.batch_size
+        training = prepared.experiment.training
+        self._told_shape = training.batch_size, training.activation_checkpointing
         self._last_epoch = 0
         self._speeds: list[float] = []  # images/s of each epoch
         self._final: set[str] = set()  # final events that are written, and files that were told
@@ -83,9 +84,12 @@ class RunBook:
     def note(self, text: str) -> Notice:
         """Tell something that a person should know."""
         self._log.append("note", level="warning", text=text)
-        if self.progress.micro_batch != self._told_micro_batch:
-            self._told_micro_batch = self.progress.micro_batch
-            self._log.append("tags", tags={"crack_sweeps.micro_batch": str(self._told_micro_batch)})
+        shape = self.progress.micro_batch, self.progress.activation_checkpointing
+        if shape != self._told_shape:
+            self._told_shape = shape
+            checkpointing = str(shape[1]).lower()
+            tags = {"crack_sweeps.micro_batch": str(shape[0]), "crack_sweeps.activation_checkpointing": checkpointing}
+            self._log.append("tags", tags=tags)
         return Notice(text)
 
     def observe_peaks(self, metrics: Mapping[str, float], source: str) -> None:

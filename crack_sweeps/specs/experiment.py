@@ -10,6 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
+Figure = Literal[
+    "val/crack_iou", "val/crack_f1", "val/crack_iou_image", "val/crack_f1_image", "val/precision", "val/recall"
+]
 SmpArchitecture = Literal[
     "unet", "unetplusplus", "manet", "linknet", "fpn", "pspnet", "deeplabv3", "deeplabv3plus", "pan", "upernet"
 ]
@@ -243,6 +246,10 @@ class Training(Frozen):
     )
     early_stopping_patience: PositiveInt | None = Field(
         20, description="Epochs without a better validation score before stopping; null is off."
+    )
+    monitor: Figure = Field(
+        "val/crack_iou",
+        description="Validation figure that decides on best weights and early stopping; in a study, its objective.",
     )
     seed: int = Field(
         0, ge=0, le=2**32 - 1, description="Seed of initial weights, order, crops and augmentation; never of the split."

@@ -54,6 +54,8 @@ def canonical(experiment: Experiment) -> dict[str, Any]:
         del training["batch_size"], training["gradient_accumulation_steps"]
         training["effective_batch"] = experiment.training.effective_batch
     training["loss"] = _weighed(training["loss"])
+    if training["monitor"] == "val/crack_iou":  # what it was before there was the key
+        del training["monitor"]
     ordered: dict[str, Any] = _sorted(spec)
     return ordered
 

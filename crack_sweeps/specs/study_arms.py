@@ -38,6 +38,7 @@ from crack_sweeps.specs.words import printable, shown
 from crack_sweeps.specs.yaml import load_yaml
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+MONITOR = "training.monitor"  # what a study maximises is what its trainings keep the best weights by
 FINAL = ".final"  # behind an arm's name: the trainings of its finalist
 ONE_ARM_S = ("model", "name")  # what is one arm's own; every other setting is shared by all
 
@@ -104,7 +105,12 @@ def main_arm(spec: StudySpec) -> WrittenArm:
     """The arm that the study is about."""
     quick = spec.quick_look
     return WrittenArm(
-        "", spec.base, spec.settings, spec.space, quick.settings if quick else {}, quick.space if quick else {}
+        "",
+        spec.base,
+        {MONITOR: spec.objective.metric, **spec.settings},
+        spec.space,
+        quick.settings if quick else {},
+        quick.space if quick else {},
     )
 
 
@@ -118,15 +124,14 @@ def baseline_arm(spec: StudySpec, number: int, *, source: Path) -> WrittenArm:
     own_quick = baseline.quick_look or ArmQuickLook()
     where = f"baselines[{number}]."
     space = _laid_over_space(_shared_space(spec.space), baseline.space, f"{where}space", source)
+    quick = _shared_space({**spec.space, **{key: one for key, one in main.quick_space.items() if one is not None}})
     quick_shared = {
-        key: parameter
-        for key, parameter in main.quick_space.items()
-        if (key in space if parameter is None else _is_shared(key, parameter))
+        key: parameter for key, parameter in main.quick_space.items() if key in (space if parameter is None else quick)
     }
     return WrittenArm(
         where,
         baseline.base,
-        {**_shared(spec.settings), **baseline.settings},
+        {**_shared(main.settings), **baseline.settings},
         space,
         {**_shared(main.quick_settings), **own_quick.settings},
         {**quick_shared, **own_quick.space},
@@ -188,10 +193,9 @@ def settle(arm: Arm, suggestion: Mapping[str, Any]) -> Experiment:
 # --- what arms share -----------------------------------------------------------------------------
 
 
-def _is_shared(key: str, parameter: Parameter | None = None) -> bool:
-    """Whether a setting is no arm's own; a parameter that exists under a condition on a model's is that model's."""
-    keys = (key, *((parameter.when or {}) if parameter is not None else ()))
-    return all(one.split(".")[0] not in ONE_ARM_S for one in keys)
+def _is_shared(key: str) -> bool:
+    """Whether a setting is no arm's own."""
+    return key.split(".")[0] not in ONE_ARM_S
 
 
 def _shared(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,7 +203,12 @@ def _shared(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shared_space(space: Mapping[str, Parameter]) -> dict[str, Parameter]:
-    return {key: parameter for key, parameter in space.items() if _is_shared(key, parameter)}
+    """A parameter that exists under a condition on one that is an arm's own is that arm's too, and so on."""
+    shared = {key: parameter for key, parameter in space.items() if _is_shared(key)}
+    while own := [key for key, parameter in shared.items() if not (parameter.when or {}).keys() <= shared.keys()]:
+        for key in own:
+            del shared[key]
+    return shared
 
 
 def _laid_over_space(

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from crack_sweeps.specs.experiment import Frozen
+from crack_sweeps.specs.experiment import Figure, Frozen
 from crack_sweeps.specs.fingerprint import NO_MATHEMATICS
 from crack_sweeps.specs.settings import (
     FAMILIES,
@@ -34,14 +34,7 @@ from crack_sweeps.specs.validation import NO_TEXT, Complaint, problem_of
 from crack_sweeps.specs.words import listed, nearest, shown
 
 # What validation says of the weights after each epoch; a test compares it with what a run reports.
-METRICS = (
-    "val/crack_iou",
-    "val/crack_f1",
-    "val/crack_iou_image",
-    "val/crack_f1_image",
-    "val/precision",
-    "val/recall",
-)
+METRICS: tuple[str, ...] = get_args(Figure)
 HOW_TO_WRITE = "write `{choices: [1, 2]}`, or `{low: 0.1, high: 1.0}` with `log: true` or a `step`"
 
 # --- the study's own keys ------------------------------------------------------------------------
@@ -208,7 +201,9 @@ def _meaning(study: StudySpec) -> Iterator[Complaint]:
 # --- keys and parameters against the base --------------------------------------------------------
 
 # A trial's figures can be compared with another's only where both are measured alike.
-MEASURING = ("data.mask", "data.split_seed", "data.val_fraction", "data.group_pattern", "evaluation")
+MEASURING = (
+    "data.mask", "data.split_seed", "data.val_fraction", "data.group_pattern", "evaluation", "training.monitor",
+)  # fmt: skip
 
 
 def check_key(key: str, base: Mapping[str, Any], *, where: str) -> Complaint | None:

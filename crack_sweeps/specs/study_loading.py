@@ -147,6 +147,7 @@ def identity(study: ResolvedStudy, data_digest: str) -> Identity:
     spec = study.spec
     spaces = {arm.name: {key: p.model_dump(mode="json") for key, p in arm.space.items()} for arm in study.arms}
     rest = {
+        "main": study.arms[0].name,
         "arms": {arm.name: [fingerprint(arm.base), arm.base.training.seed] for arm in study.arms},
         "search": spec.model_dump(mode="json", include={"objective", "sampler", "pruner", "seed"}),
         "profile": study.profile,

@@ -11,12 +11,12 @@ import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from crack_sweeps.console import gib, human_seconds
 from crack_sweeps.data.photos import PhotoSet
-from crack_sweeps.errors import DiskFull, NothingFits, SpecError, SweepsError, UserError
+from crack_sweeps.errors import DeviceError, DiskFull, NothingFits, SpecError, SweepsError, UserError
 from crack_sweeps.runs.directory import RunDirectory
 from crack_sweeps.specs.experiment import Experiment
 from crack_sweeps.specs.study_loading import ResolvedStudy
@@ -90,6 +90,8 @@ class _Running:
     refusal: Refused | None = None
     silence: Silence | None = None  # of its process
     hung: str | None = None  # what was said when its process was ended
+    began_s: float = 0.0  # its process, by the monotonic clock
+    seconds: float = 0.0  # of all its processes
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,9 @@ class Coordinator:
         self._conclude = conclude
         self._running: dict[Key, _Running] = {}
         self._has_launched = False
-        self._waiting_since: float | None = None  # for a place, by the monotonic clock
+        self._num_rejected = 0  # in a row
+        self._told_waiting: str | None = None  # for what
+        self._short_since: float | None = None  # of disk, with nothing at work, by the monotonic clock
         self._dead_end: SweepsError | None = None  # why nothing more is launched
 
     def run(self, stop: Stop) -> Iterator[StudyUpdate]:
@@ -179,19 +183,20 @@ class Coordinator:
         while True:
             if reason is None and (reason := stop()) is not None:
                 self._ask_to_leave(reason)
+            busy = False
             if reason is None and self._dead_end is None:
                 try:
-                    yield from self._fill()
-                except (DiskFull, NothingFits, SpecError) as error:
+                    busy = yield from self._fill()
+                except (DeviceError, DiskFull, NothingFits, SpecError) as error:
                     self._dead_end = error
                     if self._at_work():
                         yield Notice(f"{error.message}; trials under way train to their end")
-            if not self._at_work():
+            if not busy and not self._at_work():
                 if reason is None and self._dead_end is not None:
                     raise self._dead_end
                 if reason is not None or not self._running:
                     return reason
-            for message in self.executor.wait(POLL_S):
+            for message in self.executor.wait(0 if busy else POLL_S):
                 yield from self._hear(message, stopping=reason is not None)
             yield from self._end_hung(stopping=reason is not None)
 
@@ -203,42 +208,66 @@ class Coordinator:
 
     # --- launching -------------------------------------------------------------------------------
 
-    def _fill(self) -> Iterator[StudyUpdate]:
-        """Launch what fits: adopted trials first, by number, then new suggestions."""
-        while True:
-            waiting = next((running for running in self._running.values() if not running.launched), None)
-            if waiting is None:
-                if len(self._running) >= self.packer.jobs:
-                    return
-                waiting = yield from self._next_trial()
-                if waiting is None:
-                    return
-                self._running[waiting.trial.arm, waiting.trial.number] = waiting
-            complaint = self._disk_shortage(waiting.experiment)
-            placement = None if complaint else self.packer.place(self._key(waiting.trial), self._need(waiting.trial))
-            if placement is None:
-                if not self._at_work():
-                    if complaint is not None:
-                        self._refuse_a_full_disk(complaint)
-                    else:
-                        self._refuse_to_wait_in_vain(waiting.trial)
-                if self._waiting_since is None:
-                    self._waiting_since = time.monotonic()
-                    yield Notice(complaint or self._why_waiting(waiting.trial))
-                return
-            self._waiting_since = None
+    def _fill(self) -> Generator[StudyUpdate, None, bool]:
+        """One step towards a full house: adopted trials are launched first, by number, then what is proposed.
+
+        Returns:
+            Whether another step may follow at once. Between two, trials are heard: a forecast takes seconds.
+        """
+        waiting = next((running for running in self._running.values() if not running.launched), None)
+        if waiting is None:
+            if len(self._running) >= self.packer.jobs:
+                return False
+            trial = self._proposals.next(self._running)
+            if trial is None:
+                return False
+            self._books.add(trial)
+            if trial.outcome != "running":
+                yield self._not_to_be_trained(trial)
+                return True
+            waiting = _Running(trial, self._proposals.experiment(trial), adopted=False)
+            self._running[self._key(trial)] = waiting
+        self._num_rejected = 0
+        lack = self._disk_shortage(waiting.experiment)
+        if lack is None:
+            self._short_since = None
+        placement = None if lack else self.packer.place(self._key(waiting.trial), self._need(waiting.trial))
+        if placement is not None:
+            self._told_waiting = None
             yield from self._launch(waiting, placement)
+            return True
+        if not self._at_work():
+            if lack is not None:
+                self._refuse_a_full_disk(lack)
+            else:
+                self._refuse_to_wait_in_vain(waiting.trial)
+        what = "memory" if lack is None else "disk"
+        if self._told_waiting != what:
+            self._told_waiting = what
+            yield Notice(lack or self._why_waiting(waiting.trial))
+        return False
+
+    def _not_to_be_trained(self, trial: Trial) -> StudyUpdate:
+        """A proposal that is over with its forecast; too many in a row end the study. The sampler learns from them."""
+        self._num_rejected += 1
+        if self._num_rejected == MAX_REJECTIONS:
+            raise self._proposals.in_vain(trial.arm, MAX_REJECTIONS)
+        if trial.outcome == "rejected":
+            return Rejected(trial, self._books.name(trial))
+        return TrialEnded(trial, self._books.name(trial), self._books.row(trial), is_best=False)
 
     def _at_work(self) -> bool:
         return any(running.launched for running in self._running.values())
 
-    def _refuse_a_full_disk(self, complaint: str) -> None:
+    def _refuse_a_full_disk(self, lack: str) -> None:
         """Stop where no trial of ours can make room: at once where the person has just begun, else after a while."""
-        waited_s = time.monotonic() - (self._waiting_since or time.monotonic())
+        now = time.monotonic()
+        self._short_since = self._short_since if self._short_since is not None else now
+        waited_s = now - self._short_since
         if self._has_launched and waited_s < DISK_PATIENCE_S:
             return
         waited = f" for {human_seconds(waited_s)}" if self._has_launched else ""
-        raise DiskFull(f"{complaint}{waited}", hint="make room; the same command goes on")
+        raise DiskFull(f"{lack}{waited}", hint="make room; the same command goes on")
 
     def _refuse_to_wait_in_vain(self, trial: Trial) -> None:
         """Stop where a trial needs more than there will ever be: the budget was lowered since."""
@@ -259,22 +288,6 @@ class Coordinator:
         needs = [running_bytes(*checkpoint_bytes(self.forecaster.peak(each))) for each in (experiment, *under_way)]
         return disk_shortage(self.outputs, sum(needs))
 
-    def _next_trial(self) -> Generator[StudyUpdate, None, _Running | None]:
-        """Ask for proposals until one can be trained; the sampler learns from the others, rejected or invalid."""
-        num_rejected = 0
-        while (trial := self._proposals.next(self._running)) is not None:
-            self._books.add(trial)
-            if trial.outcome == "running":
-                return _Running(trial, self._proposals.experiment(trial), adopted=False)
-            if trial.outcome == "rejected":
-                yield Rejected(trial, self._books.name(trial))
-            else:
-                yield TrialEnded(trial, self._books.name(trial), self._books.row(trial), is_best=False)
-            num_rejected += 1
-            if num_rejected == MAX_REJECTIONS:
-                raise self._proposals.in_vain(trial.arm, MAX_REJECTIONS)
-        return None
-
     def _launch(self, running: _Running, placement: Placement) -> Iterator[StudyUpdate]:
         trial, experiment = running.trial, running.experiment
         self._books.journal.trial(trial, self.outputs / trial.facts["run"])
@@ -291,6 +304,7 @@ class Coordinator:
         )
         self.executor.launch(order)
         running.launched = self._has_launched = True
+        running.began_s = time.monotonic()
         running.silence, running.hung = Silence(self._patience, time.monotonic()), None
         yield Launched(trial, self._books.name(trial), experiment.training.epochs, placement, running.adopted)
 
@@ -313,6 +327,7 @@ class Coordinator:
             case Gone():
                 self.packer.release(message.key)
                 running.launched, running.silence = False, None
+                running.seconds += time.monotonic() - running.began_s
                 yield from self._close(running, message.exit_code, stopping=stopping)
 
     def _end_hung(self, *, stopping: bool) -> Iterator[StudyUpdate]:
@@ -390,7 +405,8 @@ class Coordinator:
             )
             return
         reason = f"{MAX_DEATHS} attempts at epoch {epochs + 1} in vain, the last time: {why}"
-        yield from self._finish(ended(running.trial, "failed", reason))
+        given_up = ended(running.trial, "failed", reason)  # its run has no record that says how long they took
+        yield from self._finish(replace(given_up, facts={**given_up.facts, "duration_s": round(running.seconds, 3)}))
 
     def _result(self, trial: Trial, refusal: Refused | None) -> Trial | None:
         """The trial as it ended, if it did; None if it is to be gone on with."""
@@ -411,8 +427,12 @@ class Coordinator:
         for arm in self._books.trials:
             for trial in list(self._books.trials[arm]):
                 if trial.outcome == "running":
-                    end_orphan(RunDirectory(self.outputs / trial.facts["run"]))
-                    if (over := self._result(trial, None)) is None:
+                    run = RunDirectory(self.outputs / trial.facts["run"])
+                    end_orphan(run)
+                    over = self._result(trial, None)
+                    if over is None and not run.path.exists():  # nothing is lost where it does not fit any more
+                        over = self._proposals.rejected(trial)
+                    if over is None:
                         running = _Running(trial, self._proposals.experiment(trial), adopted=True)
                         self._running[self._key(trial)] = running
                         continue

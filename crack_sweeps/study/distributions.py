@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -45,9 +46,20 @@ class Axis:
             return int(value)
         low, high = float(parameter.low), float(parameter.high)
         if parameter.step is None:
-            return min(max(float(f"{value:.{SIGNIFICANT_DIGITS}g}"), low), high)
+            return min(max(_shortened(value, None if parameter.log else high - low), low), high)
         step = Decimal(str(parameter.step))  # in decimals, because .1 + 2 * .1 is .30000000000000004
         return float(Decimal(str(low)) + round((value - low) / float(step)) * step)
+
+
+def _shortened(value: float, span: float | None) -> float:
+    """Four significant digits, and where a narrow span wants more (.999 to .9999), four of the span."""
+    digits = Decimal(f"{value:.{SIGNIFICANT_DIGITS}g}")
+    if span is None or not span:
+        return float(digits)
+    decimals = SIGNIFICANT_DIGITS - 1 - math.floor(math.log10(span))
+    exponent = digits.as_tuple().exponent
+    assert isinstance(exponent, int), "a value is finite"
+    return float(digits) if -exponent >= decimals else round(value, decimals)
 
 
 def axis(parameter: Parameter) -> Axis:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from crack_sweeps.data.photos import PhotoSet
+from crack_sweeps.errors import CheckpointError, DiskFull, OutOfMemory, SweepsError, UserError
 from crack_sweeps.specs.experiment import Experiment
 
 Key = tuple[str, int]  # arm and number
@@ -108,6 +109,18 @@ class Refused:
     out_of_memory: bool
     mistake: bool
     disk_full: bool = False
+
+    @classmethod
+    def by(cls, key: Key, error: SweepsError) -> Refused:
+        """What an error means for the study. A damaged checkpoint is one trial's, whoever has to put it right."""
+        return cls(
+            key,
+            error.message,
+            error.hint,
+            out_of_memory=isinstance(error, OutOfMemory),
+            mistake=isinstance(error, UserError) and not isinstance(error, CheckpointError),
+            disk_full=isinstance(error, DiskFull),
+        )
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from crack_sweeps.training.footprint import DeviceType, MemoryForecast
 WITHOUT_EFFECT = frozenset({
     "learning_rate", "encoder_lr_multiplier", "layer_decay", "weight_decay", "gradient_accumulation_steps", "epochs",
     "steps_per_epoch", "schedule", "warmup_fraction", "min_lr_fraction", "gradient_clip_norm",
-    "early_stopping_patience", "seed", "compile", "deterministic",
+    "early_stopping_patience", "monitor", "seed", "compile", "deterministic",
 })  # fmt: skip
 _PACKAGES = ("torch", "timm", "segmentation-models-pytorch")  # what shapes and maps are made by
 _SOURCES = ("models/*.py", "training/forecast.py", "training/footprint.py", "training/losses.py")

@@ -145,7 +145,7 @@ def row_of(trial: Trial, *, name: str, outputs: Path) -> Row:
         "excess": trial.excess,
         "peaks": peaks,
         "memory_source": vram.get("source"),
-        "duration_s": record.get("duration_s", 0.0),
+        "duration_s": record.get("duration_s", trial.facts.get("duration_s", 0.0)),
         "metrics": record.get("metrics", {}),
         "threshold": record.get("threshold"),
         "images_per_s": record.get("images_per_s"),

@@ -127,13 +127,25 @@ class LocalExecutor:
 
 
 def end_orphan(run: RunDirectory) -> None:
-    """See that nobody trains in a run whose coordinator died: its process leaves by itself, one that hangs is ended."""
+    """See that nobody trains in a run whose coordinator died: its process leaves by itself, one that hangs is ended.
+
+    Raises:
+        StudyError: It is at work on another machine, where nobody here can end it.
+    """
     if not run.path.is_dir():
         return
     deadline = time.monotonic() + _ORPHAN_PATIENCE_S
     while run.is_running() and time.monotonic() < deadline:
         time.sleep(0.1)
-    if run.is_running():
-        attempts = [event for event in read_events(run.events) if event["kind"] == "attempt"]
-        if attempts and not (trainer := Trainer.of(attempts[-1])).is_dead():
-            psutil.Process(trainer.pid).kill()
+    if not run.is_running():
+        return
+    attempts = [event for event in read_events(run.events) if event["kind"] == "attempt"]
+    if not attempts or (trainer := Trainer.of(attempts[-1])).is_dead():
+        return
+    if not trainer.is_here:
+        raise StudyError(
+            f"{run.name} is being trained on {trainer.host}, by a trial whose coordinator is gone",
+            hint=f"end process {trainer.pid} there; the same command goes on",
+        )
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(trainer.pid).kill()

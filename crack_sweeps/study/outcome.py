@@ -23,10 +23,13 @@ def outcome_of(trial: Trial, *, outputs: Path, objective: Objective) -> Trial | 
         objective: Which of the run's figures counts.
     """
     run = RunDirectory(outputs / trial.facts["run"])
-    status = run.status() if run.events.is_file() else "RUNNING"
-    if status in ("RUNNING", "KILLED"):
-        return None
-    record = _read_record(run)
+    try:
+        status = run.status() if run.events.is_file() else "RUNNING"
+        if status in ("RUNNING", "KILLED"):
+            return None
+        record = _read_record(run)
+    except (FileNotFoundError, ValueError) as error:  # one damaged run ends no study
+        return ended(trial, "failed", f"what its run left cannot be read: {error}")
     if status == "FAILED" and record.get("error") == "DiskFull":
         return None  # its last checkpoint is whole
     if status == "FINISHED":

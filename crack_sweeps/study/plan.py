@@ -322,7 +322,8 @@ def make_study_plan(
         patience_s: Seconds after which no further shape is forecast.
     """
     facts = stored.folder.read_facts() if stored.exists else {}
-    budget = study.spec.memory_budget_bytes or facts.get("memory_budget_bytes") or packer.largest_budget()
+    wanted = study.spec.memory_budget_bytes or facts.get("memory_budget_bytes") or packer.largest_budget()
+    budget = min(wanted, packer.most_bytes())
     if "calibration" in facts:  # decided once, when the study began
         calibration = Calibration(**facts["calibration"])
     done = Counter(row["arm"] for row in read_rows(stored.folder) if row["outcome"] in TRAINED)

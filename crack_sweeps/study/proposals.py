@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
 from typing import Any
 
 from crack_sweeps.console import gib
@@ -16,7 +18,8 @@ from crack_sweeps.study.calibration import Calibration
 from crack_sweeps.study.executor import Key
 from crack_sweeps.study.forecasts import Forecaster, shape_key
 from crack_sweeps.study.history import UNUSABLE, Trial
-from crack_sweeps.study.schedule import Final, Search, next_final, next_search, next_untuned
+from crack_sweeps.study.outcome import ended
+from crack_sweeps.study.schedule import Final, Search, next_final, next_search, next_untuned, nth_seed
 from crack_sweeps.study.suggest import Fits, suggest
 from crack_sweeps.training.footprint import DeviceType
 
@@ -68,6 +71,12 @@ class Proposals:
         training = settled.training.model_copy(update={"seed": trial.facts["seed"]})
         return settled.model_copy(update={"training": training})
 
+    def rejected(self, trial: Trial) -> Trial | None:
+        """A trial that never began, as rejected, if it is over today's budget; None if it fits."""
+        weighed = self._weighed(trial)
+        reason = self._over_budget(trial.facts["needed_bytes"])
+        return ended(weighed, "rejected", reason) if reason is not None else None
+
     def in_vain(self, arm: str, number: int) -> SweepsError:
         """What to tell a person after this number of an arm's suggestions in a row that could not be trained."""
         last = self._books.trials[arm][-number:]
@@ -99,8 +108,8 @@ class Proposals:
         return next_final(self._study, trials, earlier=self._earlier, budget_bytes=self._budget_bytes)
 
     def _suggestion(self, turn: Search) -> Trial:
-        arm, spec, past = turn.arm, self._study.spec, self._books.trials[turn.arm.name]
-        number = len(past)
+        arm, spec, number = turn.arm, self._study.spec, len(self._books.trials[turn.arm.name])
+        past = self._past(arm)
         suggestion = suggest(
             arm.space,
             past,
@@ -123,10 +132,12 @@ class Proposals:
             return Trial(arm.name, number, suggestion, "invalid", facts=facts)
         if excess > 0:
             return Trial(arm.name, number, suggestion, "rejected", excess=excess, facts=facts)
-        alike = [t for t in past if t.facts.get("fingerprint") == facts["fingerprint"] and t.outcome not in UNUSABLE]
+        trained = self._books.trials[arm.name]
+        alike = [t for t in trained if t.facts.get("fingerprint") == facts["fingerprint"] and t.outcome not in UNUSABLE]
+        taken = {t.facts.get("seed") for t in alike}
         facts |= {
             "run": self._new_run_name(arm, number),
-            "seed": arm.base.training.seed + len(alike),
+            "seed": next(seed for turn in count() if (seed := nth_seed(arm.base.training.seed, turn)) not in taken),
             "repeat_of": alike[0].number if alike else None,
         }
         if turn.epoch_cap is not None:
@@ -173,10 +184,25 @@ class Proposals:
             "forecast_bytes": foreseen.total_bytes,
             "needed_bytes": needed,
         }
-        excess = needed / self._budget_bytes - 1
-        if excess > 0:
-            facts["reason"] = f"needs {gib(needed)} by forecast, the budget is {gib(self._budget_bytes)}"
-        return excess, facts
+        reason = self._over_budget(needed)
+        return needed / self._budget_bytes - 1, facts if reason is None else {**facts, "reason": reason}
+
+    def _over_budget(self, needed_bytes: int) -> str | None:
+        if needed_bytes <= self._budget_bytes:
+            return None
+        return f"needs {gib(needed_bytes)} by forecast, the budget is {gib(self._budget_bytes)}"
+
+    def _past(self, arm: Arm) -> list[Trial]:
+        """What the sampler learns from: an arm's trials, weighed by the budget of today.
+
+        What was rejected under a smaller one and would fit now is left out: nothing is known of it.
+        """
+        weighed = map(self._weighed, self._books.trials[arm.name])
+        return [t for t in weighed if t.outcome != "rejected" or t.excess is None or t.excess > 0]
+
+    def _weighed(self, trial: Trial) -> Trial:
+        needed = trial.facts.get("needed_bytes")
+        return trial if needed is None else replace(trial, excess=needed / self._budget_bytes - 1)
 
     def _new_run_name(self, arm: Arm, number: int) -> str:
         of_arm = "" if arm.name == self._books.main else f"-{arm.name}"

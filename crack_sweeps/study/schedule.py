@@ -20,6 +20,7 @@ EVEN_SHARE = 0.9  # an arm with fewer of the largest arm's epochs trains more
 MOST_IN_VAIN = 3  # trials in a row without an epoch, after which an arm is left as it is
 MAX_ATTEMPTS = 3  # of one training of a finalist, each in a sitting of its own: what fails as often fails by itself
 FINAL_SEEDS_FROM = 1000  # above every seed that repeats of a suggestion take, so that no finalist's training is old
+NUM_SEEDS = 1 << 32
 
 Trials = Mapping[str, Sequence[Trial]]
 
@@ -173,10 +174,15 @@ def _is_due(attempts: Sequence[Trial], earlier: Collection[tuple[str, int]], bud
     return (last.arm, last.number) in earlier
 
 
+def nth_seed(first: int, number: int) -> int:
+    """The seed so many after the first one; the largest that torch and numpy both take is followed by 0."""
+    return (first + number) % NUM_SEEDS
+
+
 def _finals(study: ResolvedStudy, arm: Arm, trials: Trials) -> list[Final]:
     """All trainings of an arm's finalist; none where no trial of it is complete."""
     first = arm.base.training.seed
-    fresh = [first + FINAL_SEEDS_FROM + turn for turn in range(study.num_finals(arm))]
+    fresh = [nth_seed(first, FINAL_SEEDS_FROM + turn) for turn in range(study.num_finals(arm))]
     if not study.num_trials(arm):  # never chosen by its score, so its first score is as good as any
         return [Final(arm.final(), {}, seed, None) for seed in (first, *fresh[1:])]
     winner = best_settings(trials[arm.name], study.spec.objective)

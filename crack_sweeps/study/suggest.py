@@ -251,7 +251,7 @@ def _by_gp(keys: Sequence[str], asked: _Asked, derived: Derived) -> dict[str, An
     if study is None:
         return {}
     distributions = {key: asked.axes[key].distribution for key in keys}
-    sampler = GPSampler(seed=derived(" ".join(keys)), n_startup_trials=0)
+    sampler = GPSampler(seed=derived(" ".join(sorted(keys))), n_startup_trials=0)
     return sampler.sample_relative(study, _asking(asked.number), distributions)
 
 
@@ -390,7 +390,7 @@ def _by_cmaes(keys: Sequence[str], asked: _Asked, derived: Derived) -> dict[str,
     num_first = min(len(points), asked.startup_trials)
     bounds = np.tile([0.0, 1.0], (len(keys), 1))
     mean = points[min(range(num_first), key=ranks.__getitem__)]
-    optimiser = cmaes.CMA(mean=mean, sigma=0.2, bounds=bounds, seed=derived(" ".join(keys)))
+    optimiser = cmaes.CMA(mean=mean, sigma=0.2, bounds=bounds, seed=derived(" ".join(sorted(keys))))
     size = optimiser.population_size
     for start in range(num_first, len(points) - size + 1, size):
         optimiser.tell([(points[i], float(ranks[i])) for i in range(start, start + size)])

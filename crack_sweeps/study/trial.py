@@ -20,7 +20,7 @@ import torch
 import crack_sweeps.data.loader
 import crack_sweeps.models.baselines
 import crack_sweeps.models.hybrid  # noqa: F401  # the server that trials are forked from imports this module
-from crack_sweeps.errors import DiskFull, OutOfMemory, SweepsError, UserError
+from crack_sweeps.errors import SweepsError
 from crack_sweeps.runs.directory import RunDirectory
 from crack_sweeps.runs.preparation import Origin, prepare
 from crack_sweeps.runs.proof import prove_suggestion
@@ -44,16 +44,7 @@ def main(order: Order, connection: Connection) -> None:
         try:
             _train(order, link)
         except SweepsError as error:
-            link.say(
-                executor.Refused(
-                    order.key,
-                    error.message,
-                    error.hint,
-                    out_of_memory=isinstance(error, OutOfMemory),
-                    mistake=isinstance(error, UserError),
-                    disk_full=isinstance(error, DiskFull),
-                )
-            )
+            link.say(executor.Refused.by(order.key, error))
         except Exception as error:  # noqa: BLE001 - told to the coordinator, whose other trials go on
             traceback.print_exc()
             last = traceback.extract_tb(error.__traceback__)[-1]

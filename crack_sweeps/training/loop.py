@@ -28,7 +28,6 @@ from crack_sweeps.training.random_numbers import (
 Batch = tuple[Tensor, Tensor]  # image_B3HW and mask_B1HW, uint8
 Batches = Callable[[int, int, int], Iterator[Batch]]  # (epoch from 0, first step of it to give, micro-batch)
 Validate = Callable[[nn.Module], Mapping[str, float]]
-OBJECTIVE = "val/crack_iou"
 _NORM = "train/gradient_norm"
 # The loss scale begins at 2^16 and halves with each step that overflows. After this many in a row it is 2^-14, and
 # below 1 even where training had raised it to 2^29: what overflows then is the gradient itself, at any scale.
@@ -188,7 +187,7 @@ def train(state: TrainingState, batches: Batches, validate: Validate) -> Iterato
     Args:
         state: Where to begin; a fresh one, or one that a checkpoint was loaded into.
         batches: Gives the micro-batches of an epoch from a step on.
-        validate: Scores the model as it is; must hold `val/crack_iou`, and leaves random numbers alone.
+        validate: Scores the model as it is; must hold `training.monitor`, and leaves random numbers alone.
 
     Raises:
         NotFiniteError: Loss or gradient is NaN or infinite; the step was not taken. With loss scaling a gradient may
@@ -396,10 +395,10 @@ def _close_epoch(state: TrainingState, validate: Validate) -> EpochReport:
     began = time.perf_counter()
     with state.evaluated_weights():
         scores = dict(validate(state.model))
-    score = scores[OBJECTIVE]
+    score = scores[training.monitor]
     if not math.isfinite(score):
         raise NotFiniteError(
-            f"{OBJECTIVE} is {score} after epoch {progress.epoch + 1}", hint="look at logs/ of the run"
+            f"{training.monitor} is {score} after epoch {progress.epoch + 1}", hint="look at logs/ of the run"
         )
     crops = training.effective_batch * state.steps_per_epoch
     is_best = progress.best_score is None or score > progress.best_score

@@ -29,38 +29,67 @@ class Gpu:
 
 
 def gpus() -> list[Gpu]:
-    """Every GPU that the driver shows, MIG instances in place of a card that is cut up; none without a driver.
+    """Every GPU that answers, MIG instances in place of a card that is cut up; none without a driver.
+
+    Raises:
+        DeviceError: There is a driver, but it does not answer, or no card does.
+    """
+    found, silent = _look()
+    if silent and not found:
+        raise _no_answer(next(iter(silent.values())))
+    return found
+
+
+def silent_gpus() -> dict[int, str]:
+    """NVML's number of each card that does not answer, and what the driver says of it: it fell off the bus, say.
 
     Raises:
         DeviceError: There is a driver, but it does not answer.
     """
+    return {index: str(error) for index, error in _look()[1].items()}
+
+
+def _look() -> tuple[list[Gpu], dict[int, pynvml.NVMLError]]:
+    found: list[Gpu] = []
+    silent: dict[int, pynvml.NVMLError] = {}
     with _session() as has_driver:
         if not has_driver:
-            return []
+            return [], {}
         driver = _text(pynvml.nvmlSystemGetDriverVersion())
-        return [
-            _describe(handle, index, driver)
-            for index in range(pynvml.nvmlDeviceGetCount())
-            for handle in _instances(pynvml.nvmlDeviceGetHandleByIndex(index))
-        ]
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            try:
+                handles = _instances(pynvml.nvmlDeviceGetHandleByIndex(index))
+                found += [_describe(handle, index, driver) for handle in handles]
+            except pynvml.NVMLError as error:
+                silent[index] = error
+    return found, silent
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
     """The GPUs that CUDA may use in this process, in CUDA's order, as `CUDA_VISIBLE_DEVICES` says.
 
     Numbers in that variable are read as nvidia-smi's; `choose_device` sees to it that CUDA counts likewise. As in
-    CUDA, the list ends at the first entry that names nothing.
+    CUDA, the list ends at the first entry that names nothing. Cards that do not answer are left out.
+
+    Raises:
+        DeviceError: There is a driver, but it does not answer, or none of the cards does that CUDA may use.
     """
-    found = gpus()
+    found, silent = _look()
     wanted = environment.get("CUDA_VISIBLE_DEVICES")
-    if wanted is None:
-        return found
+    entries = [entry.strip() for entry in wanted.split(",")] if wanted is not None else None
+    left_out = [error for index, error in silent.items() if entries is None or str(index) in entries]
     visible: list[Gpu] = []
-    for entry in wanted.split(","):
-        match = _named_by(entry.strip(), found)
+    for entry in entries or ():
+        if entry.isdecimal() and int(entry) in silent:
+            continue
+        match = _named_by(entry, found)
         if match is None or match in visible:
             break
         visible.append(match)
+    if entries is None:
+        visible = found
+    if left_out and not visible:
+        raise _no_answer(left_out[0])
     return visible
 
 

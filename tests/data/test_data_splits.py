@@ -80,6 +80,17 @@ def test_a_group_larger_than_the_share_is_held_out_whole() -> None:
     assert len(names(photos, "val")) == 5
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_held_out_test_photos_share_no_group_with_official_validation(seed: int) -> None:
+    rows = [row(f"{place}{crop}", place, "train") for place in "abcdef" for crop in range(3)]
+    rows += [row(f"{place}v", place, "val") for place in "abcxyz"]
+    photos, warnings = assign_splits(rows, split_seed=seed, val_fraction=0.2)
+    groups = {split: {p.group for p in photos if p.split == split} for split in ("train", "val", "test")}
+    assert groups["val"] == set("xyz")
+    assert not groups["test"] & (groups["train"] | groups["val"])
+    assert not any("test photos were cut from photos" in warning for warning in warnings)
+
+
 def test_groups_in_train_and_test_are_named() -> None:
     rows = [row("a1", "wall", "train"), row("b", None, "train"), row("c", None, "train"), row("a2", "wall", "test")]
     _, warnings = assign_splits(rows, split_seed=0, val_fraction=0.3)

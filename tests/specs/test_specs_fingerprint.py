@@ -36,6 +36,7 @@ OTHER = {
     "training.epochs": "7", "training.steps_per_epoch": "7",
     "training.schedule": "poly", "training.warmup_fraction": "0.5", "training.min_lr_fraction": "0.5",
     "training.gradient_clip_norm": "null", "training.ema_decay": "0.5", "training.early_stopping_patience": "null",
+    "training.monitor": "val/recall",
     "training.seed": "7", "training.activation_checkpointing": "true", "training.channels_last": "false",
     "training.compile": "true", "training.deterministic": "false", "training.loss.focal_weight": "0.7",
     "training.loss.dice_weight": "0.7", "training.loss.focal_alpha": "null", "training.loss.focal_gamma": "1.0",

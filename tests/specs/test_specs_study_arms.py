@@ -74,6 +74,39 @@ def test_a_baseline_shares_settings_and_ranges_that_are_no_models_and_has_its_ow
     assert settle(deeplab, {"model.decoder_cfg.atrous_rates": [6, 12, 18]}).model.architecture == "deeplabv3plus"
 
 
+def test_what_hangs_on_a_parameter_that_a_baseline_has_not_is_not_its_own_either(tmp_path: Path) -> None:
+    chain = {
+        "model.bottleneck_cfg.stride": {"choices": [16, 32]},
+        WEIGHT: {"choices": [0.5, 1.0], "when": {"model.bottleneck_cfg.stride": 16}},
+        GAMMA: {"low": 0.0, "high": 3.0, "when": {WEIGHT: 0.5}},
+        RATE: {"low": 1e-4, "high": 1e-2, "log": True},
+    }
+    path = written(tmp_path, space=chain, baselines=[{"base": "unet_resnet50"}])
+    main, unet = resolve_study(path, profile="none").arms
+    assert (list(main.space), list(unet.space)) == (list(chain), [RATE])
+
+
+def test_every_arm_keeps_the_weights_that_are_best_by_the_studys_objective(tmp_path: Path) -> None:
+    plain = resolve_study(written(tmp_path), profile="none")
+    path = written(tmp_path, objective={"metric": "val/crack_f1_image"})
+    assert {arm.base.training.monitor for arm in plain.arms} == {"val/crack_iou"}
+    study = resolve_study(path, profile="none")
+    assert {arm.base.training.monitor for arm in study.arms} == {"val/crack_f1_image"}
+    typed = resolve_study(path, profile="none", overrides=["training.monitor=val/crack_iou"])
+    assert {arm.base.training.monitor for arm in typed.arms} == {"val/crack_iou"}
+
+
+def test_which_arm_is_the_main_one_is_part_of_the_identity(tmp_path: Path) -> None:
+    space = {RATE: TRIO["space"][RATE]}
+    names = "unet_resnet50", "deeplabv3plus_resnet50"
+    marks = []
+    for main, other in (names, names[::-1]):
+        settings = {"training.epochs": 4}
+        path = written(tmp_path, base=main, settings=settings, space=space, baselines=[{"base": other}])
+        marks.append(identity(resolve_study(path, profile="none"), "data"))
+    assert marks[0].rest != marks[1].rest
+
+
 def test_what_is_typed_holds_for_every_arm_unless_it_is_the_models(tmp_path: Path) -> None:
     typed = ["training.epochs=7", "model.encoder_cfg.drop_path_rate=0.1", f"{RATE}=0.002"]
     main, unet, deeplab = resolve_study(written(tmp_path), profile="none", overrides=typed).arms

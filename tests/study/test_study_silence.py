@@ -8,14 +8,20 @@ import sys
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
+from pathlib import Path
+from subprocess import Popen
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from crack_sweeps.errors import StudyError
+from crack_sweeps.runs.directory import RunDirectory
+from crack_sweeps.runs.events import EventLog
 from crack_sweeps.specs.experiment import Experiment
 from crack_sweeps.study import local
 from crack_sweeps.study.executor import Gone, Lives
-from crack_sweeps.study.local import LocalExecutor
+from crack_sweeps.study.ledger import read_rows
+from crack_sweeps.study.local import LocalExecutor, end_orphan
 from crack_sweeps.study.silence import LONGEST_LOOK_S, Patience, Silence
 from crack_sweeps.study.updates import Notice
 
@@ -116,6 +122,15 @@ def test_a_trial_that_always_hangs_is_to_blame_and_the_others_go_on(bench: Bench
     assert updates[-1].num_failed == 1
 
 
+def test_the_hours_of_trainings_that_hang_count_though_they_leave_no_record(bench: Bench) -> None:
+    study = bench.resolve(trials=9, gpu_hours=1e-5)  # 36 ms, less than one trial hangs until it is given up
+    _, trials, folder = bench.run(study, good, hangs=lambda *_: True, patience=SHORT)
+    [row] = read_rows(folder)
+    assert row["outcome"] == "failed"
+    assert row["duration_s"] > 0.1
+    assert len(trials.orders) == 3
+
+
 def test_a_trial_that_does_not_hear_the_stop_is_ended_and_stays_to_be_gone_on_with(bench: Bench) -> None:
     study = bench.resolve(trials=1)
     asked = iter([None, None] + ["SIGINT"] * 1_000_000)
@@ -201,3 +216,20 @@ def test_the_end_of_a_process_is_heard_while_a_worker_holds_its_line_open(
     forking.launch(Order())  # type: ignore[arg-type]
     assert heard(forking, Gone) == Gone(("toy", 0), 7)
     assert time.monotonic() - began < 6
+
+
+def test_a_trial_at_work_on_another_machine_is_named_and_no_process_of_its_number_here_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "_ORPHAN_PATIENCE_S", 0.1)
+    with Popen([sys.executable, "-c", "input()"], stdin=-1) as innocent:
+        run = RunDirectory(tmp_path)
+        log = EventLog(run.events)
+        where = {"pid": innocent.pid, "process_started": 1.0, "host": "node-b"}
+        log.append("attempt", attempt=1, **where)
+        log.close()
+        with run.lock(), pytest.raises(StudyError, match="is being trained on node-b") as caught:
+            end_orphan(RunDirectory(tmp_path))
+        assert f"process {innocent.pid} there" in str(caught.value.hint)
+        assert innocent.poll() is None
+        innocent.kill()

@@ -177,6 +177,13 @@ def test_true_one_and_lists_stay_apart_as_choices() -> None:
     assert along.encoded(2) is None
 
 
+def test_a_number_is_short_and_still_fine_within_a_narrow_range() -> None:
+    assert axis(Range(low=0.0, high=1.0)).decoded(0.123456789) == 0.1235
+    assert axis(Range(low=1e-5, high=1e-2, log=True)).decoded(0.00123456) == 0.001235
+    narrow = axis(Range(low=0.999, high=0.99995))
+    assert [narrow.decoded(value) for value in (0.99985432, 0.99992432)] == [0.9998543, 0.9999243]
+
+
 def test_what_optuna_stores_of_a_suggestion_leaves_out_what_the_space_does_not_have() -> None:
     got = {**asked([], number=3), "gone": 1, "model.variant": "huge"}
     params, distributions = encoded_suggestion(SPACE, got)

@@ -27,6 +27,7 @@ class FakeCard:
     instances: list[FakeCard | None] | None = None  # None: a card without MIG; an empty slot is None
     mig_enabled: bool = True
     refuses_process_list: bool = False
+    error: int | None = None  # NVML's number of what asking for the card raises
 
 
 class FakeNvml:
@@ -79,6 +80,8 @@ class FakeNvml:
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> FakeCard:
         self._answer()
+        if (error := self.cards[index].error) is not None:
+            raise pynvml.NVMLError(error)
         return self.cards[index]
 
     def nvmlDeviceGetName(self, handle: FakeCard) -> str | bytes:

@@ -251,6 +251,14 @@ def test_training_stops_when_validation_has_not_improved_for_long_enough() -> No
     assert (state.progress.best_epoch, state.progress.best_score) == (2, 0.3)
 
 
+def test_the_best_weights_and_the_patience_follow_the_figure_that_is_monitored() -> None:
+    recall = iter([0.2, 0.4, 0.6])
+    state = fresh(settings(epochs=3, early_stopping_patience=1, monitor="val/recall"))
+    scored = train(state, crops(), lambda _: {"val/crack_iou": 0.5, "val/recall": next(recall)})
+    assert [report.is_best for report in scored if isinstance(report, EpochReport)] == [True, True, True]
+    assert (state.progress.best_epoch, state.progress.best_score) == (3, 0.6)
+
+
 def test_validation_sees_the_averaged_weights_and_training_goes_on_with_its_own() -> None:
     seen = []
 

@@ -41,6 +41,23 @@ def test_a_driver_that_does_not_answer_is_an_error_with_a_remedy(driver):
     assert "restart" in caught.value.hint
 
 
+def test_a_card_that_is_lost_is_left_out_and_named_and_the_others_are_used(driver):
+    lost = driver.add(uuid="GPU-aa")
+    driver.add(uuid="GPU-bb")
+    lost.error = pynvml.NVML_ERROR_GPU_IS_LOST
+    assert [gpu.index for gpu in nvml.gpus()] == [1]
+    assert list(nvml.silent_gpus()) == [0]
+    assert "lost" in nvml.silent_gpus()[0].lower()
+    for visible in ({}, {"CUDA_VISIBLE_DEVICES": "0,1"}, {"CUDA_VISIBLE_DEVICES": "1"}):
+        assert [gpu.uuid for gpu in nvml.visible_gpus(visible)] == ["GPU-bb"]
+    assert nvml.visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == []
+    with pytest.raises(DeviceError, match="does not answer"):  # and no training on the processor in its place
+        nvml.visible_gpus({"CUDA_VISIBLE_DEVICES": "0"})
+    driver.cards[1].error = pynvml.NVML_ERROR_GPU_IS_LOST
+    with pytest.raises(DeviceError, match="does not answer"):
+        nvml.gpus()
+
+
 def test_an_error_in_the_middle_closes_the_session_and_is_told(driver):
     driver.add()
     driver.process_error = pynvml.NVML_ERROR_GPU_IS_LOST
