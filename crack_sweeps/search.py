@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict, Unpack
 
 from filelock import Timeout
 
+from crack_sweeps.console import gib
 from crack_sweeps.data.open import open_photos
 from crack_sweeps.data.photos import PhotoSet
 from crack_sweeps.errors import DeviceError, StoreError, UserError
@@ -330,6 +331,9 @@ def tell_study(study: ResolvedStudy, settled: Settled, folder: StudyFolder, noti
     notify(f"study {folder.typed} in {folder.path}, profile {study.profile}{look}")
     for key in study.fixed:
         notify(f"{key} was typed, so it is not searched")
+    wanted, most = study.spec.memory_budget_bytes, settled.packer.most_bytes()
+    if wanted is not None and wanted > most:
+        notify(f"warning: the memory budget is {gib(wanted)}, but one trial can have {gib(most)} here: that counts")
     for warning in settled.photos.warnings:
         notify(f"warning: {warning}")
 

@@ -350,6 +350,13 @@ def test_the_pruner_itself_says_what_it_lets_through(direction: Any) -> None:
     assert epochs == pytest.approx(complete + (1 - complete) * 0.05, abs=0.05)
 
 
+def test_a_budget_above_the_machine_counts_as_the_machines(photos: Path, photo_set: PhotoSet) -> None:
+    study = resolved(photos, memory_budget="999GiB")
+    slot = Slot(None, 0, "host memory", 8 * GIB, 8 * GIB, 1)
+    packer = Packer(lambda: [slot], limit_bytes=study.spec.memory_budget_bytes)
+    assert plan(study, photo_set, packer=packer).memory_budget_bytes == packer.most_bytes() < 8 * GIB
+
+
 # --- as a whole ----------------------------------------------------------------------------------
 
 

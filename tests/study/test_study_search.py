@@ -30,7 +30,9 @@ def flags(here: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str
 def test_a_study_runs_in_processes_of_its_own_and_goes_on_only_where_its_trials_are(
     here: Path, flags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = search.run_study("toy", **flags)
+    told: list[str] = []
+    record = search.run_study("toy", vram_budget="999GiB", notify=told.append, **flags)
+    assert any("memory budget is 999.00 GiB, but one trial can have" in text for text in told)
     assert (record.study, record.status, record.num_trained, record.num_failed) == ("toy", "FINISHED", 2, 0)
     folder = find_study("toy")
     rows = list(read_rows(folder))
