@@ -2,102 +2,36 @@
 
 from __future__ import annotations
 
-import json
-import math
-import random
 import shutil
 import statistics
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from crack_sweeps.console import human_bytes, human_seconds
-from crack_sweeps.data.images import image_size
 from crack_sweeps.data.photos import SPLITS, PhotoSet
-from crack_sweeps.errors import SpecError, StudyError, SweepsError
-from crack_sweeps.runs.directory import RunDirectory, all_runs
-from crack_sweeps.specs.experiment import Experiment
-from crack_sweeps.specs.loading import load_resolved
-from crack_sweeps.specs.study import Choices, Objective, Parameter, Pruner, described, exists, identified, unfrozen
-from crack_sweeps.specs.study_loading import Arm, ResolvedStudy, settle
+from crack_sweeps.specs.study import Pruner, described
+from crack_sweeps.specs.study_loading import Arm, ResolvedStudy
 from crack_sweeps.study.calibration import Calibration
 from crack_sweeps.study.disk import checkpoint_bytes, disk_shortage, study_disk
-from crack_sweeps.study.distributions import axis
 from crack_sweeps.study.finalists import complete_trial, num_over, winner_of
 from crack_sweeps.study.folder import Stored, StudyFolder
-from crack_sweeps.study.forecasts import Forecaster, shape_key
+from crack_sweeps.study.forecasts import Forecaster
 from crack_sweeps.study.history import TRAINED, Trial
 from crack_sweeps.study.imports import is_carried, told_apart_by, translated
 from crack_sweeps.study.ledger import read_rows, trial_name
+from crack_sweeps.study.pace import Pace, Work, pruning_share
 from crack_sweeps.study.packing import Packer, Placement
-from crack_sweeps.study.pruning import judge, rungs
-from crack_sweeps.training.footprint import DeviceType, MemoryForecast
+from crack_sweeps.study.pruning import rungs
+from crack_sweeps.study.survey import Drawn, MemoryPlan, Peak, Survey, survey_arm
+from crack_sweeps.training.footprint import DeviceType
 
-NUM_DRAWN = 400  # random suggestions that stand for the space; each takes 2 ms
-MAX_SHAPES = 24  # forecast for a plan; one takes up to 2 s
-MOST = 0.9  # of a value's suggestions, those that must have been forecast to judge it
 PATIENCE_S = 15.0  # after which no further shape is traced, so that a plan takes half a minute at most
-MAX_SIMULATED = 60  # trials that the pruner is tried on
-NUM_PAST = 20  # runs of this kind that hours are estimated from
-NEWEST = 300  # runs that are looked at for them
 START_S = 3.0  # from a trial's launch to its first step: a fork, building the model, opening photos
-_BACKWARD = 2  # a backward pass costs about two forward passes
-
-# Without past runs: crops that a device trains per second, of which side, by a net of how many weights. CPU: the hybrid
-# with SwinV2-tiny, window 8, one of two AVX-512 cores in float32 (LOG). CUDA: no measurement stands behind it.
-ASSUMED: dict[DeviceType, tuple[float, int, float, str]] = {
-    "cpu": (2.45, 128, 31e6, "2.5 crops of 128 px a second and core by the hybrid with SwinV2-tiny"),
-    "cuda": (80.0, 256, 31e6, "80 crops of 256 px a second and GPU by the hybrid with SwinV2-tiny, a guess"),
-}
-Peak = Callable[[Experiment], MemoryForecast]
-
-
-@dataclass(frozen=True)
-class RejectedValue:
-    """A value of the space that the memory budget speaks against.
-
-    Args:
-        key: Of the parameter.
-        value: Of the parameter.
-        share: Of the suggestions with this value that would be rejected; 1.0 is all.
-    """
-
-    key: str
-    value: Any
-    share: float
-
-
-@dataclass(frozen=True)
-class MemoryPlan:
-    """What trials of an arm need, context and libraries included.
-
-    Args:
-        base: Forecast of the allocator's peak at the base's settings, by what it is for.
-        base_bytes: What a trial at the base's settings needs.
-        num_shapes: Different needs among the drawn suggestions: those that change no size are alike.
-        num_forecast: Of these, how many were forecast for this plan.
-        lowest_bytes: Least that one of them needs; None if none was forecast.
-        highest_bytes: Most that one of them needs.
-        rejected_share: Of random suggestions, those over the budget, as far as they were forecast.
-        rejected_values: Values that are over the budget always or often.
-        failed: What cannot be built, in a sentence each.
-    """
-
-    base: dict[str, int]
-    base_bytes: int
-    num_shapes: int
-    num_forecast: int
-    lowest_bytes: int | None
-    highest_bytes: int | None
-    rejected_share: float
-    rejected_values: tuple[RejectedValue, ...]
-    failed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -327,7 +261,7 @@ def make_study_plan(
     if "calibration" in facts:  # decided once, when the study began
         calibration = Calibration(**facts["calibration"])
     done = Counter(row["arm"] for row in read_rows(stored.folder) if row["outcome"] in TRAINED)
-    surveys = [_survey(arm, on, peak, calibration, budget, patience_s / len(study.arms)) for arm in study.arms]
+    surveys = [survey_arm(arm, on, peak, calibration, budget, patience_s / len(study.arms)) for arm in study.arms]
     arms = tuple(
         ArmPlan(
             name=arm.name,
@@ -389,131 +323,6 @@ def make_study_plan(
     )
 
 
-# --- the space -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """A random suggestion, settled; its forecast and need where its shape was traced."""
-
-    suggestion: Mapping[str, Any]
-    experiment: Experiment
-    shape: str
-    forecast: MemoryForecast | None = None
-    need: int | None = None
-
-
-@dataclass(frozen=True)
-class _Survey:
-    memory: MemoryPlan
-    drawn: Sequence[_Drawn]
-
-    def fitting(self, budget: int) -> list[_Drawn]:
-        return [one for one in self.drawn if one.need is not None and one.need <= budget]
-
-    def needs(self, budget: int) -> list[int]:
-        return [one.need for one in self.fitting(budget) if one.need is not None]
-
-
-def draw_suggestion(space: Mapping[str, Parameter], rng: random.Random) -> dict[str, Any]:
-    """A suggestion in which every value of a parameter is as likely."""
-    suggestion: dict[str, Any] = {}
-    for key, parameter in space.items():
-        if not exists(parameter, suggestion):
-            continue
-        if isinstance(parameter, Choices):
-            suggestion[key] = unfrozen(rng.choice(parameter.choices))
-            continue
-        low, high = parameter.low, parameter.high
-        if parameter.log:
-            value = math.exp(rng.uniform(math.log(low), math.log(high)))
-        elif parameter.step is not None or parameter.whole:
-            step = parameter.step or 1
-            value = low + step * rng.randint(0, round((high - low) / step))
-        else:
-            value = rng.uniform(low, high)
-        suggestion[key] = axis(parameter).decoded(round(value) if parameter.whole else value)
-    return suggestion
-
-
-def _survey(arm: Arm, on: DeviceType, peak: Peak, calibration: Calibration, budget: int, patience_s: float) -> _Survey:
-    """Draw from the space; forecast the base, then the shapes that were drawn most often."""
-    drawn = list(_draw(arm, on))
-    base = peak(arm.base)
-    began = time.monotonic()  # after the base, for which the forecaster's process has started and imported torch
-    often = [shape for shape, _ in Counter(one.shape for one in drawn).most_common()]
-    forecasts: dict[str, MemoryForecast] = {shape_key(arm.base, on): base}
-    failed: dict[str, str] = {}
-    for shape in often[:MAX_SHAPES]:
-        if shape in forecasts or time.monotonic() - began > patience_s:
-            continue
-        one = next(one for one in drawn if one.shape == shape)
-        try:
-            forecasts[shape] = peak(one.experiment)
-        except StudyError:  # the forecaster itself is in trouble
-            raise
-        except SweepsError as error:
-            failed[shape] = error.message
-    drawn = [
-        replace(one, forecast=found, need=calibration.peak(found)) if (found := forecasts.get(one.shape)) else one
-        for one in drawn
-    ]
-    known = [one for one in drawn if one.need is not None]
-    needs = [one.need for one in known if one.need is not None]
-    over = sum(need > budget for need in needs)
-    memory = MemoryPlan(
-        base={name: value for name, value in asdict(base).items() if value},
-        base_bytes=calibration.peak(base),
-        num_shapes=len(often),
-        num_forecast=sum(shape in forecasts for shape in often),
-        lowest_bytes=min(needs, default=None),
-        highest_bytes=max(needs, default=None),
-        rejected_share=over / len(needs) if needs else 0.0,
-        rejected_values=_rejected_values(arm.space, drawn, budget) if over else (),
-        failed=tuple(sorted(set(failed.values()))),
-    )
-    if not known:  # the base stands for all
-        drawn = [_Drawn({}, arm.base, shape_key(arm.base, on), base, calibration.peak(base))]
-    return _Survey(memory, drawn)
-
-
-def _draw(arm: Arm, on: DeviceType) -> Iterator[_Drawn]:
-    rng = random.Random(0)  # the same plan each time
-    for _ in range(NUM_DRAWN):
-        suggestion = draw_suggestion(arm.space, rng)
-        try:
-            experiment = settle(arm, suggestion)
-        except SpecError:  # two values that do not go together, such as a batch and its crops
-            continue
-        yield _Drawn(suggestion, experiment, shape_key(experiment, on))
-
-
-def _rejected_values(space: Mapping[str, Parameter], drawn: Sequence[_Drawn], budget: int) -> tuple[RejectedValue, ...]:
-    """Values of choices and of short ranges of whole numbers that are rejected more often than all values together."""
-    overall = statistics.fmean(_over(one, budget) for one in drawn if one.need is not None)
-    found: list[RejectedValue] = []
-    for key in space:
-        by_value: dict[Any, list[_Drawn]] = {}
-        for one in drawn:
-            if key in one.suggestion:
-                by_value.setdefault(identified(one.suggestion[key]), []).append(one)
-        if not 1 < len(by_value) <= MAX_SHAPES:
-            continue
-        for alike in by_value.values():
-            known = [one for one in alike if one.need is not None]
-            if len(known) < MOST * len(alike):  # too few shapes were forecast to say anything of this value
-                continue
-            share = statistics.fmean(_over(one, budget) for one in known)
-            # Chance makes shares of values that matter nothing differ: by less than this in 99 of 100 cases.
-            if share == 1 or share > overall + 2.6 * math.sqrt(overall * (1 - overall) / len(known)):
-                found.append(RejectedValue(key, alike[0].suggestion[key], share))
-    return tuple(sorted(found, key=lambda value: -value.share))
-
-
-def _over(one: _Drawn, budget: int) -> bool:
-    return one.need is not None and one.need > budget
-
-
 # --- what is there -------------------------------------------------------------------------------
 
 
@@ -559,7 +368,7 @@ def _placed(packer: Packer, needs: Sequence[int], most: int) -> list[Placement]:
     return placed
 
 
-def _largest_checkpoint(surveys: Sequence[_Survey], budget: int) -> tuple[int, int]:
+def _largest_checkpoint(surveys: Sequence[Survey], budget: int) -> tuple[int, int]:
     sizes = [checkpoint_bytes(one.forecast) for s in surveys for one in s.fitting(budget) if one.forecast is not None]
     return max(sizes, key=lambda size: size[1], default=(0, 0))
 
@@ -588,114 +397,11 @@ def _notes(arms: Sequence[ArmPlan], num_left: int) -> tuple[str, ...]:
 # --- time ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Pace:
-    """How fast a device trains.
-
-    Args:
-        rate: Seconds for one pixel to pass forward through one weight.
-        based_on: Where that comes from.
-    """
-
-    rate: float
-    based_on: str
-
-    @classmethod
-    def of(cls, profile: str, photos: PhotoSet, outputs: Path, *, on: DeviceType, device: str, threads: int) -> Pace:
-        """From the newest runs with this profile on this device; from an assumption where there is none."""
-        runs = islice(all_runs(outputs=outputs), NEWEST)
-        rates = islice(
-            (r for run in runs if (r := _rate(run, profile, photos, on, device, threads)) is not None), NUM_PAST
-        )
-        found = list(rates)
-        if found:
-            return cls(statistics.median(found), f"{_count(len(found), 'past run')} with profile {profile} on {device}")
-        crops, side_px, weights, words = ASSUMED[on]
-        per_device = crops * (threads if on == "cpu" else 1)
-        return cls(1 / (per_device * side_px**2 * (1 + _BACKWARD) * weights), f"assumed: {words}; no run here to go by")
-
-
-def _rate(run: RunDirectory, profile: str, photos: PhotoSet, on: DeviceType, device: str, threads: int) -> float | None:
-    """A run's seconds a pixel and weight; None if it tells nothing about this study's."""
-    try:
-        facts = run.read_environment()
-        if (facts["profile"], facts["device_name"]) != (profile, device) or not run.metrics.is_file():
-            return None
-        record = json.loads(run.metrics.read_bytes())
-        num_epochs, seconds = int(record["num_epochs"]), float(record["duration_s"])
-        if record["status"] not in ("FINISHED", "PRUNED") or not num_epochs or not seconds:
-            return None
-        work = Work.of(load_resolved(run.config), int(facts["num_params"]), photos)
-        pixels = num_epochs * work.epoch + (work.final if record["status"] == "FINISHED" else 0.0)
-        scale = facts["torch_threads"] / threads if on == "cpu" else 1.0
-        return seconds / pixels * scale
-    except (SweepsError, OSError, ValueError, KeyError, TypeError):  # of an older version, or cut short: no figure
-        return None
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a training computes, in pixels that pass forward through one weight.
-
-    Args:
-        epoch: An epoch with its validation.
-        final: The scores at the end.
-    """
-
-    epoch: float
-    final: float
-
-    @classmethod
-    def of(cls, experiment: Experiment, num_params: float, photos: PhotoSet) -> Work:
-        """Of an experiment on these photos."""
-        training, scoring = experiment.training, experiment.evaluation
-        num_train, num_val = len(photos.split("train")), len(photos.split("val"))
-        # As a run counts them; its function stands beside torch, which a plan needs not.
-        steps = training.steps_per_epoch or math.ceil(num_train / training.effective_batch)
-        passes = 1 + _BACKWARD + (1 if training.activation_checkpointing else 0)
-        trained = passes * steps * training.effective_batch * experiment.crop_px**2
-        photo = _photo_pixels(photos) / (1 - scoring.tile_overlap) ** 2
-        scored = min(num_val, scoring.images_per_epoch or num_val) * photo
-        return cls(num_params * (trained + scored), num_params * num_val * photo)
-
-
-def _photo_pixels(photos: PhotoSet) -> float:
-    """Mean over a few validation photos, from their headers."""
-    some = photos.split("val")[:8]
-    return statistics.fmean(math.prod(image_size(photo.image)[0]) for photo in some) if some else 0.0
-
-
-def pruning_share(
-    pruner: Pruner, objective: Objective, *, num_epochs: int, num_trials: int, seed: int, arm: str
-) -> tuple[float, float]:
-    """What the pruner lets through of trials whose order never changes and is random, one after another.
-
-    Returns:
-        The share of whole trainings' epochs that are trained, and the share of trials that come to their end.
-    """
-    rng = random.Random(seed)
-    looks = {*rungs(pruner, num_epochs), min(pruner.min_epochs, num_epochs), num_epochs}
-    looks |= {max(1, round(num_epochs * share / 10)) for share in range(1, 10)}
-    past: list[Trial] = []
-    for number in range(max(1, min(num_trials, MAX_SIMULATED))):
-        value, trial = rng.random(), Trial(arm, number, {}, "running")
-        for epoch in sorted(looks):
-            trial = replace(trial, intermediate={**trial.intermediate, epoch: value})
-            if not judge(trial, past, pruner=pruner, objective=objective, num_epochs=num_epochs, seed=seed).go_on:
-                trial = replace(trial, outcome="pruned")
-                break
-        else:
-            trial = replace(trial, outcome="complete", value=value)
-        past.append(trial)
-    epochs = statistics.fmean(max(trial.intermediate) / num_epochs for trial in past)
-    return epochs, statistics.fmean(trial.outcome == "complete" for trial in past)
-
-
 def _time(
     study: ResolvedStudy,
     photos: PhotoSet,
     arms: Sequence[ArmPlan],
-    fitting: Sequence[Sequence[_Drawn]],
+    fitting: Sequence[Sequence[Drawn]],
     pace: Pace,
     *,
     at_once: int,

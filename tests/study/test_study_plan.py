@@ -23,16 +23,10 @@ from crack_sweeps.specs.study_loading import ResolvedStudy, identity, resolve_st
 from crack_sweeps.study.calibration import Calibration
 from crack_sweeps.study.folder import find_stored, open_folder
 from crack_sweeps.study.forecasts import shape_key
+from crack_sweeps.study.pace import Pace, Work, pruning_share
 from crack_sweeps.study.packing import Packer, Slot
-from crack_sweeps.study.plan import (
-    Pace,
-    StudyPlan,
-    Work,
-    draw_suggestion,
-    make_study_plan,
-    pruning_share,
-    scratch_forecaster,
-)
+from crack_sweeps.study.plan import StudyPlan, make_study_plan, scratch_forecaster
+from crack_sweeps.study.survey import draw_suggestion
 from crack_sweeps.training.footprint import MemoryForecast
 
 GIB = 1 << 30
@@ -70,7 +64,7 @@ def a_gib_a_crop(experiment: Experiment) -> MemoryForecast:
 @pytest.fixture(autouse=True)
 def few_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A third of the suggestions are enough for these spaces."""
-    monkeypatch.setattr("crack_sweeps.study.plan.NUM_DRAWN", 130)
+    monkeypatch.setattr("crack_sweeps.study.survey.NUM_DRAWN", 130)
 
 
 @pytest.fixture
