@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import statistics
 from collections import Counter
@@ -12,18 +11,30 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Colormap, ListedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
-from crack_sweeps import durable
-from crack_sweeps.specs.study import Choices, Objective, Parameter, identified
+from crack_sweeps.specs.study import Objective, Parameter, identified
 from crack_sweeps.specs.study_loading import ResolvedStudy
 from crack_sweeps.study.calibration import held_bytes
+from crack_sweeps.study.canvas import (
+    BLUE,
+    FAINT,
+    GREY,
+    ORANGE,
+    RED,
+    Shades,
+    capital,
+    colour_bar,
+    dress,
+    dress_scale,
+    limits,
+    panels,
+    ring,
+    save,
+    wrapped,
+)
 from crack_sweeps.study.folder import StudyFolder
 from crack_sweeps.study.history import TRAINED, Outcome, Trial
 from crack_sweeps.study.importances import find_importances
@@ -34,11 +45,6 @@ from crack_sweeps.study.store import Store
 FOREMOST = 20  # lines that stand out from the others
 MOST_AXES = 14  # parallel coordinates side by side that still can be read
 
-# Okabe and Ito's palette (2008).
-_BLUE, _ORANGE, _GREEN, _RED = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-_GREY, _FAINT = "#666666", "#c9c9c9"
-_DPI = 100
-_SHADES: Colormap = ListedColormap(colormaps["viridis"](np.linspace(0.95, 0.0, 256)))  # the best is dark on white
 _GIB = 1 << 30
 _METRICS = {"val/crack_iou": "crack IoU (validation)", "val/crack_f1": "crack F1 (validation)"}
 
@@ -116,7 +122,7 @@ def draw_figures(folder: StudyFolder, store: Store, study: ResolvedStudy) -> lis
             figure = draw(search)
             if figure is not None:
                 path = folder.figures / f"{'' if is_main else f'{arm.name}-'}{name}.png"
-                drawn.append(_saved(figure, path))
+                drawn.append(save(figure, path))
     return drawn
 
 
@@ -127,7 +133,7 @@ def _history(search: _Search) -> Figure | None:
     """The best so far against trials and against hours of training."""
     if not search.enough():
         return None
-    figure, (by_trial, by_hour) = _panels(1, 2, width=5.6, height=3.9)
+    figure, (by_trial, by_hour) = panels(1, 2, width=5.6, height=3.9)
     best = search.best
     _say(figure, search, f"Best {search.metric} {best.value:.3f}, by trial {best.number}")
     hours, elapsed = {}, 0.0
@@ -142,11 +148,11 @@ def _history(search: _Search) -> Figure | None:
         (by_hour, by_time, f"{unit} of training, summed over trials"),
     ):
         _draw_history(axis, search, place)
-        _dress(axis, label, search.metric if axis is by_trial else "")
+        dress(axis, label, search.metric if axis is by_trial else "")
     by_trial.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _rug(by_trial, [t.number for t in search.trials if t.outcome == "rejected"], _ORANGE, "rejected: too much memory")
-    _rug(by_trial, [t.number for t in search.trials if t.outcome == "invalid"], _GREY, "invalid: not to be built")
-    _rug(by_trial, [t.number for t in search.trials if t.outcome in ("failed", "out_of_memory")], _RED, "failed")
+    _rug(by_trial, [t.number for t in search.trials if t.outcome == "rejected"], ORANGE, "rejected: too much memory")
+    _rug(by_trial, [t.number for t in search.trials if t.outcome == "invalid"], GREY, "invalid: not to be built")
+    _rug(by_trial, [t.number for t in search.trials if t.outcome in ("failed", "out_of_memory")], RED, "failed")
     width, height = figure.get_size_inches()
     handles, labels = by_trial.get_legend_handles_labels()
     corner = (1 - 0.25 / width, 1 - 0.05 / height)  # beside the title: no place among the trials is free for sure
@@ -170,13 +176,13 @@ def _draw_history(axis: Axes, search: _Search, place: Mapping[int, float]) -> No
         [place[trial.number] for trial in pruned],
         [search.score(trial) for trial in pruned],
         "x",
-        color=_GREY,
+        color=GREY,
         markersize=5,
         alpha=0.8,
         label="pruned (its best epoch)",
     )
     values = [search.score(trial) for trial in complete]
-    axis.plot([place[t.number] for t in complete], values, "o", color=_BLUE, markersize=5, label="complete")
+    axis.plot([place[t.number] for t in complete], values, "o", color=BLUE, markersize=5, label="complete")
     if complete:
         so_far = search.sign * np.maximum.accumulate(search.sign * np.asarray(values))
         end = max(place.values())
@@ -184,13 +190,13 @@ def _draw_history(axis: Axes, search: _Search, place: Mapping[int, float]) -> No
             [*(place[trial.number] for trial in complete), end],
             [*so_far, so_far[-1]],
             where="post",
-            color=_BLUE,
+            color=BLUE,
             linewidth=1.6,
             alpha=0.55,
             label="best so far",
         )
         if search.best.number in place:
-            _ring(axis, place[search.best.number], search.score(search.best))
+            ring(axis, place[search.best.number], search.score(search.best))
 
 
 def _rug(axis: Axes, numbers: Sequence[int], colour: str, label: str) -> None:
@@ -214,12 +220,12 @@ def _importances(search: _Search) -> Figure | None:
         return None
     names = short_names(search.space)
     shares = dict(reversed(list(found.shares.items())))  # the largest at the top
-    figure, (axis,) = _panels(1, 1, width=8.0, height=0.9 + 0.34 * len(shares), left=2.4)
+    figure, (axis,) = panels(1, 1, width=8.0, height=0.9 + 0.34 * len(shares), left=2.4)
     said = f"What tells the best {found.num_top} of {found.num_complete} complete trials from the others (PED-ANOVA)"
     _say(figure, search, said)
-    bars = axis.barh([names[key] for key in shares], list(shares.values()), color=_BLUE, height=0.62)
+    bars = axis.barh([names[key] for key in shares], list(shares.values()), color=BLUE, height=0.62)
     axis.bar_label(bars, fmt=lambda value: f"{100 * value:.0f} %", padding=4, fontsize=9)
-    _dress(axis, "share of importance" + (f"; {found.caveat}" if found.caveat else ""), "")
+    dress(axis, "share of importance" + (f"; {found.caveat}" if found.caveat else ""), "")
     axis.grid(visible=False, axis="y")
     axis.set_xlim(0, 1.12 * max(shares.values()))
     axis.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
@@ -237,23 +243,23 @@ def _slices(search: _Search) -> Figure | None:
     keys = [key for key in search.space if any(key in trial.suggestion for trial in search.complete)]
     columns = min(4, len(keys))
     num_rows = math.ceil(len(keys) / columns)
-    figure, axes = _panels(num_rows, columns, width=3.5, height=2.75, between=(0.3, 0.85), right=1.0)
+    figure, axes = panels(num_rows, columns, width=3.5, height=2.75, between=(0.3, 0.85), right=1.0)
     _say(
         figure,
         search,
-        f"{_capital(search.metric)} against each parameter",
+        f"{capital(search.metric)} against each parameter",
         "crosses on the edge: pruned; a ring: the best",
     )
     names = short_names(search.space)
     # Scaled to the complete trials: where others were stopped says little beside them.
-    low, high = _range([search.score(trial) for trial in search.complete], margin=0.14)
+    low, high = limits([search.score(trial) for trial in search.complete], margin=0.14)
     edge = low + 0.035 * (high - low) if search.sign > 0 else high - 0.035 * (high - low)
-    colours = _Colours(0, max(1, max(trial.number for trial in search.trials)), reverse=False)
+    colours = Shades(0, max(1, max(trial.number for trial in search.trials)), reverse=False)
     for number, (key, axis) in enumerate(zip(keys, axes, strict=False)):
         scale = Scale.of(search.space[key])
         pruned = [trial for trial in search.pruned if key in trial.suggestion]
         complete = [trial for trial in search.complete if key in trial.suggestion]
-        for trials, style in ((pruned, {"marker": "x", "s": 24, "c": _GREY, "alpha": 0.6}), (complete, {"s": 44})):
+        for trials, style in ((pruned, {"marker": "x", "s": 24, "c": GREY, "alpha": 0.6}), (complete, {"s": 44})):
             if trials is complete:
                 style = {**style, "c": [colours.of(trial.number) for trial in trials], "edgecolors": "white"}
             placed = [(scale.place(t.suggestion[key]), t) for t in trials]
@@ -268,16 +274,16 @@ def _slices(search: _Search) -> Figure | None:
             )
             if trials is complete and search.best in trials:
                 x, y = at[trials.index(search.best)]
-                _ring(axis, x, y)
-        _dress(axis, names[key] + scale.note, search.metric if number % columns == 0 else "")
-        _dress_scale(scale, axis.xaxis, axis)
+                ring(axis, x, y)
+        dress(axis, names[key] + scale.note, search.metric if number % columns == 0 else "")
+        dress_scale(scale, axis.xaxis, axis)
         if number % columns:
             axis.tick_params(axis="y", labelleft=False)
     for axis in axes[len(keys) :]:
         axis.set_visible(False)
     for axis in axes:
         axis.set_ylim(low, high)
-    _colour_bar(figure, colours, "trial", whole=True)
+    colour_bar(figure, colours, "trial", whole=True)
     return figure
 
 
@@ -289,7 +295,7 @@ def _parallel(search: _Search) -> Figure | None:
     keys = sorted(varied, key=lambda key: -_agreement(search, key))[:MOST_AXES]
     if not keys:
         return None
-    figure, (axis,) = _panels(
+    figure, (axis,) = panels(
         1, 1, width=1.6 + 1.45 * len(keys), height=5.0, left=0.85, right=1.5, top=1.35, bottom=0.45
     )
     left_out = len(varied) - len(keys)
@@ -302,10 +308,10 @@ def _parallel(search: _Search) -> Figure | None:
     )
     names = short_names(search.space)
     scores = [search.score(trial) for trial in search.complete]
-    colours = _Colours(min(scores), max(scores), reverse=search.sign < 0)
+    colours = Shades(min(scores), max(scores), reverse=search.sign < 0)
     height = {key: _heights(search, key) for key in keys}
     for trial in search.pruned:
-        axis.plot(range(len(keys)), [height[k][trial.number] for k in keys], color=_FAINT, linewidth=0.7, alpha=0.7)
+        axis.plot(range(len(keys)), [height[k][trial.number] for k in keys], color=FAINT, linewidth=0.7, alpha=0.7)
     ordered = sorted(search.complete, key=lambda trial: search.sign * search.score(trial))
     foremost, best = ordered[-FOREMOST:], search.best
     for trial in ordered:
@@ -321,11 +327,11 @@ def _parallel(search: _Search) -> Figure | None:
     for position, key in enumerate(keys):
         _draw_parallel_axis(axis, position, names[key], Scale.of(search.space[key]))
         if any(key not in trial.suggestion for trial in search.complete + search.pruned):
-            _boxed(axis, position, _ABSENT, "absent", colour=_GREY)
+            _boxed(axis, position, _ABSENT, "absent", colour=GREY)
     axis.set_xlim(-0.12, len(keys) - 0.88)
     axis.set_ylim(_ABSENT - 0.03 if any(_ABSENT in height[key].values() for key in keys) else -0.04, 1.04)
     axis.axis("off")
-    _colour_bar(figure, colours, search.metric)
+    colour_bar(figure, colours, search.metric)
     return figure
 
 
@@ -343,7 +349,7 @@ def _heights(search: _Search, key: str) -> dict[int, float]:
 
 def _draw_parallel_axis(axis: Axes, position: int, name: str, scale: Scale) -> None:
     axis.plot([position, position], [0, 1], color="black", linewidth=0.9, zorder=3)
-    head = _wrapped(name) + (f"\n{scale.note.strip()}" if scale.note else "")
+    head = wrapped(name) + (f"\n{scale.note.strip()}" if scale.note else "")
     axis.text(position, 1.06, head, ha="center", va="bottom", fontsize=9)
     for height, label in scale.marks():
         _boxed(axis, position, height, label)
@@ -362,17 +368,17 @@ def _learning_curves(search: _Search) -> Figure | None:
     courses = [trial for trial in search.trials if trial.intermediate and trial.outcome in TRAINED]
     if len(courses) < FEWEST:
         return None
-    figure, (axis,) = _panels(1, 1, width=8.6, height=4.6, right=1.5)
+    figure, (axis,) = panels(1, 1, width=8.6, height=4.6, right=1.5)
     epochs = sum(max(trial.intermediate) for trial in courses)
     _say(
         figure,
         search,
-        f"{_capital(search.metric)} after each epoch; the best trial is thick",
+        f"{capital(search.metric)} after each epoch; the best trial is thick",
         f"{epochs} epochs in all",
     )
     for kind, outcomes, line, cross in (
-        ("pruned", {"pruned"}, _FAINT, _GREY),
-        ("failed", {"failed", "out_of_memory"}, "#efb48f", _RED),
+        ("pruned", {"pruned"}, FAINT, GREY),
+        ("failed", {"failed", "out_of_memory"}, "#efb48f", RED),
     ):
         ended = [trial for trial in courses if trial.outcome in outcomes]
         for trial in ended:
@@ -383,14 +389,14 @@ def _learning_curves(search: _Search) -> Figure | None:
             axis.plot(last, figures, "x", color=cross, markersize=5, zorder=5, label=f"{kind} here")
     if search.complete:
         scores = [search.score(trial) for trial in search.complete]
-        colours = _Colours(min(scores), max(scores), reverse=search.sign < 0)
+        colours = Shades(min(scores), max(scores), reverse=search.sign < 0)
         for trial in search.complete:
             is_best = trial is search.best
             _draw_course(
                 axis, trial, color=colours.of(search.score(trial)), linewidth=3 if is_best else 1.3, zorder=2 + is_best
             )
-        _colour_bar(figure, colours, f"{search.metric}, final")
-    _dress(axis, "epoch", search.metric)
+        colour_bar(figure, colours, f"{search.metric}, final")
+    dress(axis, "epoch", search.metric)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(search.complete) < len(courses):
         axis.legend(frameon=False, fontsize=9)
@@ -412,7 +418,7 @@ def _memory(search: _Search) -> Figure | None:
     if len(pairs) < FEWEST:
         return None
     errors = [forecast / held - 1 for forecast, held in pairs]
-    figure, (axis,) = _panels(1, 1, width=6.4, height=5.0)
+    figure, (axis,) = panels(1, 1, width=6.4, height=5.0)
     middle = statistics.median(map(abs, errors))
     over, under = max(0.0, *errors), max(0.0, *(-error for error in errors))
     _say(
@@ -423,14 +429,14 @@ def _memory(search: _Search) -> Figure | None:
     )
     forecasts, measured = ([pair[side] / _GIB for pair in pairs] for side in (0, 1))
     # The same scale on both axes, so that the diagonal is what a right forecast is.
-    low, high = _range([*forecasts, *measured], margin=0.12)
+    low, high = limits([*forecasts, *measured], margin=0.12)
     ends = np.array([low, high])
     axis.fill_between(ends, 0.9 * ends, 1.1 * ends, color="#eeeeee", zorder=0, label="10 % over or under")
-    axis.plot(ends, ends, color=_GREY, linewidth=1, zorder=1)
-    axis.scatter(forecasts, measured, s=30, c=_BLUE, edgecolors="white", linewidths=0.7, zorder=3, label="a trial")
+    axis.plot(ends, ends, color=GREY, linewidth=1, zorder=1)
+    axis.scatter(forecasts, measured, s=30, c=BLUE, edgecolors="white", linewidths=0.7, zorder=3, label="a trial")
     if search.budget_bytes and low < search.budget_bytes / _GIB < high:
-        axis.axvline(search.budget_bytes / _GIB, color=_ORANGE, linestyle="--", linewidth=1.4, label="budget")
-    _dress(axis, "forecast peak, calibrated, GiB", "measured peak, GiB")
+        axis.axvline(search.budget_bytes / _GIB, color=ORANGE, linestyle="--", linewidth=1.4, label="budget")
+    dress(axis, "forecast peak, calibrated, GiB", "measured peak, GiB")
     axis.set_xlim(low, high)
     axis.set_ylim(low, high)
     axis.legend(frameon=False, fontsize=9, loc="upper left")
@@ -457,148 +463,11 @@ def _values(search: _Search, key: str) -> set[Any]:
     return {identified(trial.suggestion[key]) if key in trial.suggestion else None for trial in trials}
 
 
-# --- how it is drawn -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Colours:
-    """Values as shades, the best the darkest."""
-
-    low: float
-    high: float
-    reverse: bool
-
-    @property
-    def shades(self) -> Colormap:
-        return _SHADES.reversed() if self.reverse else _SHADES
-
-    @property
-    def scale(self) -> Normalize:
-        return Normalize(self.low, self.high if self.high > self.low else self.low + 1e-9)
-
-    def of(self, value: float) -> Any:
-        return self.shades(self.scale(value))
-
-
-def _panels(
-    num_rows: int,
-    num_columns: int,
-    *,
-    width: float,
-    height: float,
-    left: float = 0.85,
-    right: float = 0.35,
-    top: float = 0.85,
-    bottom: float = 0.65,
-    between: tuple[float, float] = (0.75, 0.7),
-) -> tuple[Figure, list[Axes]]:
-    """A figure of its own, with no state shared with anybody who uses matplotlib in this process; sizes in inches."""
-    across, down = between
-    total_width = left + right + num_columns * width + (num_columns - 1) * across
-    total_height = top + bottom + num_rows * height + (num_rows - 1) * down
-    figure = Figure(figsize=(total_width, total_height), dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
-    figure.subplots_adjust(
-        left=left / total_width,
-        right=1 - right / total_width,
-        bottom=bottom / total_height,
-        top=1 - top / total_height,
-        wspace=across / width,
-        hspace=down / height,
-    )
-    return figure, list(figure.subplots(num_rows, num_columns, squeeze=False).flat)
-
-
 def _say(figure: Figure, search: _Search, title: str, more: str = "") -> None:
     """What is shown, and of how many trials."""
     width, height = figure.get_size_inches()
     count = Counter(trial.outcome for trial in search.trials)
     counts = ", ".join(f"{count[o]} {o.replace('_', ' ')}" for o in get_args(Outcome) if count[o])
     caption = f"study {search.title}: {len(search.trials)} trials ({counts})" + (f"; {more}" if more else "")
-    for text, down, style in ((title, 0.12, {"fontsize": 12}), (caption, 0.40, {"fontsize": 9, "color": _GREY})):
+    for text, down, style in ((title, 0.12, {"fontsize": 12}), (caption, 0.40, {"fontsize": 9, "color": GREY})):
         figure.text(0.15 / width, 1 - down / height, text, ha="left", va="top", **style)
-
-
-def _dress(axis: Axes, x_label: str, y_label: str) -> None:
-    axis.set_xlabel(x_label)
-    axis.set_ylabel(y_label)
-    axis.grid(color="#e4e4e4", linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
-
-
-def _dress_scale(scale: Scale, along: Any, axis: Axes) -> None:
-    """Ticks and limits of the axis that this parameter lies along."""
-    if isinstance(scale.parameter, Choices):
-        turned = sum(map(len, scale.labels)) > 30
-        along.set_ticks(
-            range(len(scale.labels)),
-            scale.labels,
-            rotation=22 if turned else 0,
-            ha="right" if turned else "center",
-            fontsize=8,
-        )
-        axis.set_xlim(-0.5, len(scale.labels) - 0.5)
-        axis.grid(visible=False, axis="x")  # trials of one choice are spread beside its mark
-        return
-    low, high = float(scale.parameter.low), float(scale.parameter.high)
-    if scale.parameter.log:
-        axis.set_xscale("log")
-        axis.set_xlim(low / (high / low) ** 0.04, high * (high / low) ** 0.04)
-        ticks = [low, math.sqrt(low * high), high] if high / low < 100 else None
-        if ticks is not None:
-            along.set_ticks(ticks, [f"{tick:.2g}" for tick in ticks])
-            along.set_minor_locator(NullLocator())
-    else:
-        margin = 0.04 * (high - low)
-        axis.set_xlim(low - margin, high + margin)
-        along.set_major_locator(MaxNLocator(4, integer=scale.parameter.whole))
-
-
-def _ring(axis: Axes, x: float, y: float) -> None:
-    axis.plot(
-        [x], [y], "o", markersize=10, markerfacecolor="none", markeredgecolor="black", markeredgewidth=1.3, zorder=5
-    )
-
-
-def _colour_bar(figure: Figure, colours: _Colours, label: str, *, whole: bool = False) -> None:
-    """A narrow bar at the right edge, as high as the panels."""
-    width = figure.get_size_inches()[0]
-    panels = figure.axes[0].get_position()
-    bottom = min(axis.get_position().y0 for axis in figure.axes)
-    place = (1 - 0.85 / width, bottom, 0.14 / width, panels.y1 - bottom)
-    bar = figure.colorbar(ScalarMappable(colours.scale, colours.shades), cax=figure.add_axes(place), label=label)
-    bar.outline.set_visible(False)
-    if whole:
-        bar.locator = MaxNLocator(integer=True)
-        bar.update_ticks()
-
-
-def _range(values: Sequence[float], margin: float = 0.06) -> tuple[float, float]:
-    """Limits of an axis with some air around the values."""
-    low, high = min(values), max(values)
-    air = margin * (high - low) or margin * abs(high) or margin
-    return low - air, high + air
-
-
-def _wrapped(name: str, width: int = 15) -> str:
-    """A key on several lines, broken after its dots and underscores."""
-    lines, line = [], ""
-    for part in name.replace("_", "_ ").replace(".", ". ").split(" "):
-        if line and len(line) + len(part) > width:
-            lines.append(line)
-            line = ""
-        line += part
-    return "\n".join([*lines, line])
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _saved(figure: Figure, path: Path) -> Path:
-    """As PNG, whole or not at all: the mirror may be reading the one before."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png")
-    durable.write_bytes(path, content.getvalue())
-    return path
