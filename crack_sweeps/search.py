@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -234,18 +234,7 @@ def searching(
     refuse_other_storage(folder, storage)
     url = storage or own_url(folder)
     tell_study(resolved, settled, folder, notify)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(folder.lock().acquire(timeout=LOCK_PATIENCE_S))
-        except Timeout:
-            lease = folder.read_lease()
-            who = f"process {lease.pid} on {lease.host}" if lease is not None else "another process"
-            raise UserError(
-                f"study {folder.typed} is being searched by {who}",
-                hint=f"`sweeps stop {folder.typed}` stops it cleanly",
-            ) from None
-        folder.write_lease()
-        folder.stop_request.unlink(missing_ok=True)
+    with _held(folder), ExitStack() as stack:
         write_data_facts(folder, settled.photos)
         processes()  # the warm server imports while the store is opened
         store = stack.enter_context(
@@ -279,6 +268,28 @@ def searching(
             if isinstance(update, StudyEnded) and mirror is not None and not mirror.wait(MIRROR_PATIENCE_S):
                 notify("MLflow has not taken everything yet; `sweeps doctor --fix` sends what is missing")
             yield update
+
+
+@contextmanager
+def _held(folder: StudyFolder) -> Iterator[None]:
+    """The study's lock, and its lease, which names this process to those who ask.
+
+    Raises:
+        UserError: Another process has it.
+    """
+    try:
+        lock = folder.lock().acquire(timeout=LOCK_PATIENCE_S)
+    except Timeout:
+        lease = folder.read_lease()
+        who = f"process {lease.pid} on {lease.host}" if lease is not None else "another process"
+        raise UserError(
+            f"study {folder.typed} is being searched by {who}",
+            hint=f"`sweeps stop {folder.typed}` stops it cleanly",
+        ) from None
+    with lock:
+        folder.write_lease()
+        folder.stop_request.unlink(missing_ok=True)
+        yield
 
 
 def _conclude(folder: StudyFolder, photos: PhotoSet, notify: Notify) -> Sequence[Path]:

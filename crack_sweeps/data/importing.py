@@ -105,18 +105,7 @@ def import_data(
         UserError: The name is none or taken, or a setting or preset is not known.
         DataError: The folder, a file of it or its groups cannot be used.
     """
-    require_name(name, "--as ")
-    target = manifest_path(artifacts, name)
-    if target.parent.exists() and not replace:
-        raise UserError(
-            f"--as {name}: a set of this name was imported already, {target}",
-            hint="choose another name, or type --replace to import it anew",
-        )
-    if Path(name).exists():
-        raise UserError(
-            f"--as {name}: there is a folder of that name here, which `--data {name}` would mean",
-            hint="choose another name",
-        )
+    target = _free_place(name, artifacts, replace=replace)
     chosen = preset_of(preset) if preset is not None else None
     data = data_settings(settings, chosen.mask if chosen is not None else ())
     if not 0.0 < test_fraction < 1.0:
@@ -158,6 +147,27 @@ def import_data(
     )
     _write(manifest, seen.root, target)
     return _imported(manifest, target, len(seen.pairs), tuple(left_out))
+
+
+def _free_place(name: str, artifacts: Path, *, replace: bool) -> Path:
+    """Where the manifest goes.
+
+    Raises:
+        UserError: The name is none or taken.
+    """
+    require_name(name, "--as ")
+    target = manifest_path(artifacts, name)
+    if target.parent.exists() and not replace:
+        raise UserError(
+            f"--as {name}: a set of this name was imported already, {target}",
+            hint="choose another name, or type --replace to import it anew",
+        )
+    if Path(name).exists():
+        raise UserError(
+            f"--as {name}: there is a folder of that name here, which `--data {name}` would mean",
+            hint="choose another name",
+        )
+    return target
 
 
 def _rule(seen: Examined) -> ResolvedMaskRule:
