@@ -16,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from filelock import Timeout
 
 import crack_sweeps.data.loader
 import crack_sweeps.models.baselines
@@ -68,7 +69,7 @@ def _train(order: Order, link: _Link) -> None:
         membership = Membership(**order.membership)
         run = begin_run(prepared, outputs=order.outputs, membership=membership, run_name=order.run_name)
     else:
-        _wait_for_the_lock(run)
+        _wait_for_the_lock(run, order, link)
     updates = proceed(prepared, run, stop=link.halt, log_model=order.log_model, score_test=order.score_test)
     with closing(updates):
         for update in updates:
@@ -99,9 +100,14 @@ def _directory(order: Order) -> RunDirectory | None:
     return None
 
 
-def _wait_for_the_lock(run: RunDirectory) -> None:
-    with run.lock().acquire(timeout=LOCK_PATIENCE_S):
-        pass
+def _wait_for_the_lock(run: RunDirectory, order: Order, link: _Link) -> None:
+    """Leave without a verdict where another process keeps the run: the coordinator tries again."""
+    try:
+        with run.lock().acquire(timeout=LOCK_PATIENCE_S):
+            pass
+    except Timeout:
+        link.say(executor.Told(order.key, f"{run.name} is held by another process"))
+        raise SystemExit(1) from None
 
 
 class _Link:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from subprocess import Popen
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -233,3 +234,16 @@ def test_a_trial_at_work_on_another_machine_is_named_and_no_process_of_its_numbe
         assert f"process {innocent.pid} there" in str(caught.value.hint)
         assert innocent.poll() is None
         innocent.kill()
+
+
+def test_a_run_that_another_process_keeps_ends_the_attempt_and_not_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from crack_sweeps.study import trial  # torch and the models, which the rest of this file needs not
+
+    monkeypatch.setattr(trial, "LOCK_PATIENCE_S", 0.1)
+    run, said = RunDirectory(tmp_path), []
+    order, link = SimpleNamespace(key=("arm", 0)), SimpleNamespace(say=said.append)
+    with run.lock(), pytest.raises(SystemExit, match="1"):
+        trial._wait_for_the_lock(RunDirectory(tmp_path), order, link)
+    assert [message.text for message in said] == [f"{run.name} is held by another process"]
