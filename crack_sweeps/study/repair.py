@@ -178,6 +178,9 @@ def _reported(run: RunDirectory, metric: str) -> dict[int, float]:
 
 
 def _from_row(row: Mapping[str, Any], arm: Arm, number: int) -> Trial:
+    facts = {key: row[key] for key in _FACTS if row.get(key) is not None}
+    if row.get("top_up"):  # how many it might have trained, the row does not say
+        facts["epoch_cap"] = row["num_epochs"]
     return Trial(
         arm=arm.name,
         number=number,
@@ -186,7 +189,7 @@ def _from_row(row: Mapping[str, Any], arm: Arm, number: int) -> Trial:
         value=row["value"],
         intermediate={row["num_epochs"]: row["last_value"]} if row["last_value"] is not None else {},
         excess=row["excess"],
-        facts={key: row[key] for key in _FACTS if row.get(key) is not None},
+        facts=facts,
     )
 
 
