@@ -21,7 +21,7 @@ from crack_sweeps.study.calibration import Calibration, calibrate, host_name
 from crack_sweeps.study.coordinator import Coordinator, Machinery
 from crack_sweeps.study.data_facts import write_data_facts
 from crack_sweeps.study.floor_scores import floor_scores
-from crack_sweeps.study.folder import StudyFolder, find_stored, open_folder
+from crack_sweeps.study.folder import Stored, StudyFolder, find_stored, open_folder, why_anew
 from crack_sweeps.study.forecasts import Forecaster
 from crack_sweeps.study.imports import import_trials, sources
 from crack_sweeps.study.ledger import read_rows
@@ -233,7 +233,7 @@ def searching(
     folder, facts = opened.folder, opened.folder.read_facts()
     refuse_other_storage(folder, storage)
     url = storage or own_url(folder)
-    tell_study(resolved, settled, folder, notify)
+    tell_study(resolved, settled, opened, notify)
     with _held(folder), ExitStack() as stack:
         write_data_facts(folder, settled.photos)
         processes()  # the warm server imports while the store is opened
@@ -336,12 +336,15 @@ def refuse_other_storage(folder: StudyFolder, storage: str | None) -> None:
         )
 
 
-def tell_study(study: ResolvedStudy, settled: Settled, folder: StudyFolder, notify: Notify) -> None:
+def tell_study(study: ResolvedStudy, settled: Settled, opened: Stored, notify: Notify) -> None:
     """Say what is searched, and what is odd about it."""
+    folder = opened.folder
     look = ": a quick look, never to be compared with full runs" if study.quick_look else ""
     notify(f"study {folder.typed} in {folder.path}, profile {study.profile}{look}")
     for key in study.fixed:
         notify(f"{key} was typed, so it is not searched")
+    if (anew := why_anew(opened, study, settled.photos.digest)) is not None:
+        notify(f"warning: {anew}")
     wanted, most = study.spec.memory_budget_bytes, settled.packer.most_bytes()
     if wanted is not None and wanted > most:
         notify(f"warning: the memory budget is {gib(wanted)}, but one trial can have {gib(most)} here: that counts")

@@ -110,16 +110,17 @@ def dump(experiment: Experiment) -> str:
 
 def flat(experiment: Experiment) -> dict[str, Any]:
     """The experiment as one level of dotted keys in the order of the spec; lists stay lists."""
+    return flattened(experiment.model_dump(mode="json"))
 
-    def walk(prefix: str, value: Any) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            return {prefix: value}
-        settings: dict[str, Any] = {}
-        for key, inner in value.items():
-            settings |= walk(f"{prefix}.{key}" if prefix else key, inner)
-        return settings
 
-    return walk("", experiment.model_dump(mode="json"))
+def flattened(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested groups as one level of dotted keys."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    settings: dict[str, Any] = {}
+    for key, inner in value.items():
+        settings |= flattened(inner, f"{prefix}.{key}" if prefix else key)
+    return settings
 
 
 # --- finding -------------------------------------------------------------------------------------

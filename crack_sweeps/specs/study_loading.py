@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +14,8 @@ from pydantic import Field, ValidationError
 
 from crack_sweeps.errors import SpecError
 from crack_sweeps.specs.experiment import Experiment, Frozen, Name
-from crack_sweeps.specs.fingerprint import fingerprint
-from crack_sweeps.specs.loading import find_study, profile_name
+from crack_sweeps.specs.fingerprint import canonical, fingerprint
+from crack_sweeps.specs.loading import find_study, flattened, profile_name
 from crack_sweeps.specs.loading import (
     flat as flat,
 )  # named here too: what a trial shows is what it was suggested
@@ -32,7 +32,7 @@ from crack_sweeps.specs.study_arms import Arm as Arm
 from crack_sweeps.specs.study_arms import settle as settle
 from crack_sweeps.specs.study_checks import check_study
 from crack_sweeps.specs.validation import spec_error
-from crack_sweeps.specs.words import printable
+from crack_sweeps.specs.words import printable, shown
 from crack_sweeps.specs.yaml import dump_yaml, load_yaml
 
 DEFAULT_STUDY = "swinv2_hybrid"
@@ -149,11 +149,41 @@ def identity(study: ResolvedStudy, data_digest: str) -> Identity:
     rest = {
         "main": study.arms[0].name,
         "arms": {arm.name: [fingerprint(arm.base), arm.base.training.seed] for arm in study.arms},
-        "search": spec.model_dump(mode="json", include={"objective", "sampler", "pruner", "seed"}),
+        "search": _how_searched(spec),
         "profile": study.profile,
         "data": data_digest,
     }
     return Identity(space=_digest(spaces), rest=_digest(rest))
+
+
+def differences(old: ResolvedStudy, new: ResolvedStudy) -> tuple[str, ...]:
+    """What makes two studies of one name different ones, as `identity` sees them; the photos are not looked at."""
+    if old.profile != new.profile:  # which sets much else
+        return (f"profile was {old.profile}, is {new.profile}",)
+    before, after = ({arm.name: arm for arm in study.arms} for study in (old, new))
+    found = list(_changes({"base": old.arms[0].name}, {"base": new.arms[0].name}))
+    found += [f"arm {name} is new" for name in after if name not in before]
+    found += [f"arm {name} is gone" for name in before if name not in after]
+    for name in [name for name in after if name in before]:
+        found += _changes(_decisive(before[name]), _decisive(after[name]))
+    found += _changes(flattened(_how_searched(old.spec)), flattened(_how_searched(new.spec)))
+    return tuple(dict.fromkeys(found))  # arms share most settings
+
+
+def _how_searched(spec: StudySpec) -> dict[str, Any]:
+    return spec.model_dump(mode="json", include={"objective", "sampler", "pruner", "seed"})
+
+
+def _decisive(arm: Arm) -> dict[str, Any]:
+    settings = {**flattened(canonical(arm.base)), "training.seed": arm.base.training.seed}
+    return settings | {f"space.{key}": described(parameter) for key, parameter in arm.space.items()}
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    for key in dict.fromkeys([*before, *after]):
+        was, now = (shown(one[key]) if key in one else "absent" for one in (before, after))
+        if was != now:
+            yield f"{key} was {was}, is {now}"
 
 
 def flat_study(study: ResolvedStudy) -> dict[str, Any]:

@@ -14,12 +14,19 @@ from filelock import FileLock, Timeout
 
 from crack_sweeps import durable
 from crack_sweeps.errors import StudyNotFound, UserError
-from crack_sweeps.specs.study_loading import Identity, ResolvedStudy, dump_study_snapshot, load_study_snapshot
+from crack_sweeps.specs.study_loading import (
+    Identity,
+    ResolvedStudy,
+    differences,
+    dump_study_snapshot,
+    load_study_snapshot,
+)
 from crack_sweeps.specs.words import nearest
 from crack_sweeps.tracking.state import Trainer
 
 STUDIES = Path("studies")
 FORMAT = 1
+MOST_TOLD = 4  # differences between two studies of a name; the snapshots hold the rest
 
 
 @dataclass(frozen=True)
@@ -193,12 +200,14 @@ class Stored:
         before: Earlier versions, the oldest first, where only the space is another: their trials that still fit come
             along. Empty once they have.
         gone: Names of those whose folders are no longer there.
+        newest: Of a study that has not begun, the newest of its name, which is another one; None without any.
     """
 
     folder: StudyFolder
     exists: bool
     before: tuple[StudyFolder, ...] = ()
     gone: tuple[str, ...] = ()
+    newest: StudyFolder | None = None
 
 
 def find_stored(name: str, identity: Identity | None, *, root: Path = STUDIES) -> Stored:
@@ -218,7 +227,8 @@ def find_stored(name: str, identity: Identity | None, *, root: Path = STUDIES) -
             return Stored(folder, True, tuple(old for old in earlier if old in facts), gone)
     alike = [folder for folder in versions if identity is not None and facts[folder]["rest"] == identity.rest]
     version = versions[-1].version + 1 if versions else 1
-    return Stored(StudyFolder(root / (name if version == 1 else f"{name}@{version}")), False, tuple(alike))
+    folder = StudyFolder(root / (name if version == 1 else f"{name}@{version}"))
+    return Stored(folder, False, tuple(alike), newest=versions[-1] if versions else None)
 
 
 def open_folder(
@@ -252,6 +262,18 @@ def open_folder(
         }
         durable.write_text(folder.facts_file, json.dumps(facts, indent=1) + "\n")
         return found
+
+
+def why_anew(stored: Stored, study: ResolvedStudy, data_digest: str) -> str | None:
+    """What makes a study another one than the newest of its name, and what becomes of that one's trials."""
+    if stored.newest is None:
+        return None
+    told = differences(stored.newest.read_study(), study)
+    if (known := stored.newest.read_facts().get("data_digest")) != data_digest:
+        told = (f"photos or masks changed (digest {str(known)[:12]}, now {data_digest[:12]})", *told)
+    some = "; ".join(told[:MOST_TOLD]) + (f" and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else "")
+    trials = "those of its trials that still fit come along" if stored.before else "its trials stay behind"
+    return f"this is another study than {stored.newest.typed}: {some or 'its settings differ'}; {trials}"
 
 
 def _imports(facts: Mapping[str, Any]) -> list[str]:

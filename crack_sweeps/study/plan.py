@@ -19,7 +19,7 @@ from crack_sweeps.specs.study_loading import Arm, ResolvedStudy
 from crack_sweeps.study.calibration import Calibration
 from crack_sweeps.study.disk import checkpoint_bytes, disk_shortage, study_disk
 from crack_sweeps.study.finalists import complete_trial, num_over, winner_of
-from crack_sweeps.study.folder import Stored, StudyFolder
+from crack_sweeps.study.folder import Stored, StudyFolder, why_anew
 from crack_sweeps.study.forecasts import Forecaster
 from crack_sweeps.study.history import TRAINED, Trial
 from crack_sweeps.study.imports import is_carried, told_apart_by, translated
@@ -282,6 +282,7 @@ def make_study_plan(
     largest, jobs = _largest_checkpoint(surveys, budget), max(1, min(packer.jobs, at_once))
     disk = study_disk(*largest, sum(arm.num_trials + arm.num_finals for arm in arms), jobs)
     shortage = disk_shortage(outputs, study_disk(*largest, num_left, jobs).peak_bytes) if num_left else None
+    anew = why_anew(stored, study, photos.digest) if photos is not None else None
     pruner = study.spec.pruner
     return StudyPlan(
         study=stored.folder.name,
@@ -319,7 +320,7 @@ def make_study_plan(
         ),
         disk_peak_bytes=disk.peak_bytes,
         disk_final_bytes=disk.final_bytes,
-        notes=(*_notes(arms, num_left), *([shortage] if shortage else [])),
+        notes=(*(note for note in (anew, shortage) if note), *_notes(arms, num_left)),
     )
 
 

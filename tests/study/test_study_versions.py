@@ -15,7 +15,16 @@ from crack_sweeps.errors import StoreError, StudyNotFound
 from crack_sweeps.runs.directory import OUTPUTS
 from crack_sweeps.specs.experiment import Experiment
 from crack_sweeps.specs.study_loading import ResolvedStudy, identity
-from crack_sweeps.study.folder import Stored, StudyFolder, find_stored, find_study, open_folder, stored_study
+from crack_sweeps.study.folder import (
+    STUDIES,
+    Stored,
+    StudyFolder,
+    find_stored,
+    find_study,
+    open_folder,
+    stored_study,
+    why_anew,
+)
 from crack_sweeps.study.history import Trial
 from crack_sweeps.study.imports import LEFT, import_trials, sources
 from crack_sweeps.study.ledger import read_rows
@@ -59,6 +68,32 @@ def imported(study: ResolvedStudy, storage: str | None = None) -> tuple[StudyFol
 
 def dice(trials: list[Trial]) -> list[float]:
     return [trial.suggestion["training.loss.dice_weight"] for trial in trials]
+
+
+# --- why there is another one --------------------------------------------------------------------
+
+
+def test_a_new_version_says_what_makes_it_another_study_and_what_becomes_of_the_trials(bench: Bench, toy: str) -> None:
+    first = resolved(bench, toy)
+    opened = begun(first)
+    digest = "0123456789abcdef"
+    opened.folder.add_facts(data_digest=digest)
+    assert why_anew(opened, first, digest) is None
+    assert why_anew(begun(first), first, digest) is None, "it goes on"
+
+    def told(study: ResolvedStudy, photos: str = digest) -> str:
+        return why_anew(find_stored("toy", identity(study, "photos"), root=STUDIES), study, photos) or ""
+
+    assert told(first, "fedcba9876543210") == (
+        "this is another study than toy: photos or masks changed (digest 0123456789ab, now fedcba987654); "
+        "its trials stay behind"
+    )
+    typed = bench.resolve(overrides=["training.steps_per_epoch=7"])
+    was = first.arms[0].base.training.steps_per_epoch
+    assert f"training.steps_per_epoch was {was}, is 7; its trials stay behind" in told(typed)
+    narrow = resolved(bench, toy, NARROW)
+    assert "space.training.loss.dice_weight was" in told(narrow)
+    assert (why_anew(begun(narrow), narrow, digest) or "").endswith("those of its trials that still fit come along")
 
 
 # --- names ---------------------------------------------------------------------------------------
