@@ -267,6 +267,9 @@ def explanation_rows(why: Explanation) -> Rows:
         rows.append(("time", human_seconds(why.duration_s)))
     rows += [(f"attempt {number}", _attempt(attempt)) for number, attempt in enumerate(why.attempts, start=1)]
     rows += [("warning", note) for note in why.notes]
+    if why.lost is not None:
+        rows.append(("run", f"{why.lost}; what each epoch scored, its processes and its MLflow run are not known"))
+        return rows
     rows.append(("run", why.run_dir or "none: it was never launched"))
     if why.run is not None:
         rows.append(("MLflow run", why.mlflow_run_id or "not sent yet"))
@@ -277,7 +280,8 @@ def explanation_rows(why: Explanation) -> Rows:
 
 def _epochs(why: Explanation) -> Rows:
     if not why.epochs:
-        return []
+        best_of = f"; the best was {why.best_epoch}" if why.best_epoch is not None else ""
+        return [("epochs", f"{why.num_epochs}{best_of}")] if why.num_epochs else []
     best = (max if why.direction == "maximize" else min)(why.epochs.values())
     marked = [(epoch, value, "  best" if value == best else "") for epoch, value in why.epochs.items()]
     if len(marked) > MOST_EPOCHS:  # the first, the best and the last ones tell how it went
@@ -285,7 +289,11 @@ def _epochs(why: Explanation) -> Rows:
         marked = [m for m in marked if m[0] in keep]
     of_all = f" of {why.total_epochs}" if why.total_epochs is not None else ""
     count = f"{max(why.epochs)}{of_all}; {why.objective}, {why.direction}d"
-    return [("epochs", count), *((f"  {epoch}", f"{value:.4f}{mark}") for epoch, value, mark in marked)]
+    scored = []
+    if why.images_per_epoch is not None and why.value is not None:
+        few = f"each epoch on {why.images_per_epoch} validation photos, the outcome on all {why.num_images}"
+        scored = [("scored", few)]
+    return [("epochs", count), *scored, *((f"  {epoch}", f"{value:.4f}{mark}") for epoch, value, mark in marked)]
 
 
 def _attempt(attempt: Attempt) -> str:
@@ -307,7 +315,7 @@ def difference_tables(difference: Difference) -> list[Table]:
     )
     for name, pairs in parts:
         if pairs:
-            rows = [[key, _told(key, one), _told(key, other)] for key, (one, other) in pairs.items()]
+            rows = [[key, *(_told(key, value) for value in pair)] for key, pair in pairs.items()]
             tables.append(Table((name, difference.a, difference.b), rows))
     return tables
 
@@ -319,4 +327,5 @@ def _told(key: str, value: Any) -> str:
         return human_bytes(value)
     if key == "seconds":
         return human_seconds(value)
-    return f"{value:.4f}" if key in SCORES else said(value, exact=True)
+    is_score = key in SCORES and isinstance(value, float)  # `precision` is also what a machine computes in
+    return f"{value:.4f}" if is_score else said(value, exact=True)

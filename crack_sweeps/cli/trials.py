@@ -97,6 +97,8 @@ def diff(a: Annotated[str, _EITHER], b: Annotated[str, _EITHER], json: Annotated
     if json:
         _print_json(difference.as_dict())
         return
+    for note in difference.notes:
+        console.warn(f"{note}; its figures are those of the ledger, its environment is not known")
     if not difference.settings:
         console.say("their settings are the same")
     for number, table in enumerate(difference_tables(difference)):

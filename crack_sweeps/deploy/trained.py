@@ -75,6 +75,9 @@ def _directory(wanted: str, outputs: Path, studies: Path) -> RunDirectory:
         found = find_trial(wanted, root=studies, outputs=outputs)
         if found.run is not None:
             return found.run
+        if found.lost is not None:
+            hint = f"put it back, or train its settings again: `sweeps run --trial {found.name}`"
+            raise RunNotFound(f"trial {found.name}: {found.lost}", hint=hint)
         outcome = str(found.row["outcome"]).lower() if found.row is not None else "not begun yet"
         raise RunNotFound(f"trial {found.name} has no run ({outcome})", hint=f"`sweeps explain {found.name}` says why")
     try:

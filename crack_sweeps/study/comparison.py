@@ -19,6 +19,7 @@ from crack_sweeps.study.naming import FoundTrial, find_trial, names_trial, trial
 from crack_sweeps.study.standing import go_on_command, peak_bytes, read_story
 
 Pair = tuple[Any, Any]
+FIGURES = ("crack_iou", "crack_f1", "precision", "recall")
 
 # --- one trial -----------------------------------------------------------------------------------
 
@@ -63,7 +64,10 @@ class Explanation:
         place: Among the complete trials of its arm, from 1; equal values share one.
         num_complete: How many those are.
         epochs: Epoch to the objective after it.
+        num_epochs: How many are complete.
         total_epochs: Epochs that it would train.
+        images_per_epoch: Validation photos that score an epoch, where those are a part of all; its outcome is of all.
+        num_images: All of them.
         best_epoch: The epoch whose weights are kept.
         forecast_bytes: Forecast peak memory.
         needed_bytes: The same, calibrated by what trials have needed here.
@@ -74,6 +78,7 @@ class Explanation:
         notes: What its run warned of.
         run: Its run's name; None if it was never launched.
         run_dir: Where that is.
+        lost: What is no longer there of it.
         mlflow_run_id: None until it was sent.
         go_on: For a trial that has not ended: the command that goes on with its study.
     """
@@ -92,7 +97,10 @@ class Explanation:
     place: int | None
     num_complete: int
     epochs: Mapping[int, float]
+    num_epochs: int
     total_epochs: int | None
+    images_per_epoch: int | None
+    num_images: int | None
     best_epoch: int | None
     forecast_bytes: int | None
     needed_bytes: int | None
@@ -103,6 +111,7 @@ class Explanation:
     notes: tuple[str, ...]
     run: str | None
     run_dir: str | None
+    lost: str | None
     mlflow_run_id: str | None
     go_on: str | None
 
@@ -128,6 +137,8 @@ def explain(wanted: str, *, root: Path = STUDIES, outputs: Path = OUTPUTS) -> Ex
     peaks = row.get("peaks") or _highest(events)
     total = story.total_epochs if story is not None else None
     epochs = story.values if story is not None else {}
+    num_epochs = max(epochs, default=row.get("num_epochs", 0))
+    images_per_epoch, num_images = _scored_images(events)
     known = {
         "outcome": row.get("outcome", "running"),
         "reason": row.get("reason"),
@@ -138,7 +149,7 @@ def explain(wanted: str, *, root: Path = STUDIES, outputs: Path = OUTPUTS) -> Ex
     }
     return Explanation(
         trial=found.name,
-        said=_said(**known, num_epochs=max(epochs, default=row.get("num_epochs", 0)), metric=objective.metric),
+        said=_said(**known, num_epochs=num_epochs, metric=objective.metric),
         suggestion=found.suggestion,
         seed=facts.get("seed"),
         repeat_of=_sibling(found, first) if first is not None else None,
@@ -146,6 +157,9 @@ def explain(wanted: str, *, root: Path = STUDIES, outputs: Path = OUTPUTS) -> Ex
         objective=objective.metric,
         direction=objective.direction,
         epochs=epochs,
+        num_epochs=num_epochs,
+        images_per_epoch=images_per_epoch,
+        num_images=num_images,
         best_epoch=row.get("best_epoch"),
         forecast_bytes=facts.get("forecast_bytes"),
         needed_bytes=needed,
@@ -156,6 +170,7 @@ def explain(wanted: str, *, root: Path = STUDIES, outputs: Path = OUTPUTS) -> Ex
         notes=tuple(event["text"] for event in events if event["kind"] == "note"),
         run=row.get("run") or (found.run.name if found.run is not None else None),
         run_dir=row.get("run_dir") or (str(found.run.path) if found.run is not None else None),
+        lost=found.lost,
         mlflow_run_id=mlflow_id(found.run) if found.run is not None else None,
         go_on=None
         if found.row is not None
@@ -217,6 +232,14 @@ def _highest(events: list[Event]) -> dict[str, float]:
     return highest
 
 
+def _scored_images(events: list[Event]) -> tuple[int | None, int | None]:
+    """Validation photos that score each epoch, and all of them; None where they are the same, or nobody says."""
+    created = next((event for event in events if event["kind"] == "created"), {})
+    few = created.get("params", {}).get("evaluation.images_per_epoch")
+    num_val = created.get("dataset", {}).get("num_val")
+    return (few, num_val) if few is not None and num_val is not None and few < num_val else (None, None)
+
+
 def _attempts(events: list[Event]) -> tuple[Attempt, ...]:
     attempts: list[dict[str, Any]] = []
     for event in events:
@@ -248,7 +271,8 @@ class Difference:
         b: Name of the second.
         settings: Dotted key to both values, where they differ; a key that one of them lacks is null there.
         figures: What was measured, of both, whether it differs or not.
-        environment: Machine, versions, commit, data, where they differ.
+        environment: Machine, versions, commit, data, where they differ; empty where one of them has no run.
+        notes: What is no longer there of them.
     """
 
     a: str
@@ -256,6 +280,7 @@ class Difference:
     settings: Mapping[str, Pair]
     figures: Mapping[str, Pair]
     environment: Mapping[str, Pair]
+    notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""
@@ -267,7 +292,8 @@ class _Side:
     name: str
     experiment: Experiment
     figures: Mapping[str, Any]
-    environment: Mapping[str, Any]
+    environment: Mapping[str, Any] | None
+    lost: str | None = None
 
 
 def diff(a: str, b: str, *, root: Path = STUDIES, outputs: Path = OUTPUTS) -> Difference:
@@ -283,13 +309,15 @@ def diff(a: str, b: str, *, root: Path = STUDIES, outputs: Path = OUTPUTS) -> Di
     one, other = _side(a, root, outputs), _side(b, root, outputs)
     settings = _paired(flat(one.experiment), flat(other.experiment))
     figures = _paired(one.figures, other.figures)
-    environment = _paired(one.environment, other.environment)
+    known = one.environment is not None and other.environment is not None
+    environment = _paired(one.environment or {}, other.environment or {}) if known else {}
     return Difference(
         a=one.name,
         b=other.name,
         settings={key: pair for key, pair in settings.items() if pair[0] != pair[1]},
         figures={key: pair for key, pair in figures.items() if pair != (None, None)},
         environment={key: pair for key, pair in environment.items() if pair[0] != pair[1]},
+        notes=tuple(f"{side.name}: {side.lost}" for side in (one, other) if side.lost is not None),
     )
 
 
@@ -299,14 +327,28 @@ def _side(wanted: str, root: Path, outputs: Path) -> _Side:
         if found.run is not None:
             return _of_run(found.name, found.run, {"outcome": (found.row or {}).get("outcome", "running")})
         experiment = trial_settings(wanted, root=root, outputs=outputs).experiment
-        facts = found.facts
-        figures = {"outcome": facts.get("outcome", "running"), "needed_bytes": facts.get("needed_bytes")}
-        return _Side(found.name, experiment, figures, {})
+        return _Side(found.name, experiment, _figures_of_row(found.facts), None, lost=found.lost)
     try:
         run = find_run(wanted, outputs=outputs)
     except RunNotFound as error:
         raise RunNotFound(error.message, hint=f"{error.hint}; a trial is typed as STUDY/21") from None
     return _of_run(run.name, run, {})
+
+
+def _figures_of_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the ledger keeps of a trial without a run, as far as it was trained."""
+    known = {"outcome": row.get("outcome", "running"), "needed_bytes": row.get("needed_bytes")}
+    if row.get("run_dir") is None:
+        return known
+    return {
+        **known,
+        **{key: row["metrics"].get(f"val/{key}") for key in FIGURES},
+        "epochs": row["num_epochs"],
+        "best_epoch": row["best_epoch"],
+        "peak_bytes": peak_bytes(row["peaks"]),
+        "seconds": row["duration_s"],
+        "num_params": row["num_params"],
+    }
 
 
 def _of_run(name: str, run: RunDirectory, known: Mapping[str, Any]) -> _Side:
@@ -322,7 +364,7 @@ def _of_run(name: str, run: RunDirectory, known: Mapping[str, Any]) -> _Side:
     figures = {
         **known,
         "status": record.get("status", "RUNNING"),
-        **{key: metrics.get(f"val/{key}") for key in ("crack_iou", "crack_f1", "precision", "recall")},
+        **{key: metrics.get(f"val/{key}") for key in FIGURES},
         "epochs": record.get("num_epochs", last.get("epoch", 0)),
         "best_epoch": record.get("best_epoch"),
         "peak_bytes": peak_bytes(record.get("vram") or last),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -19,6 +20,7 @@ from crack_sweeps.study.history import Trial
 
 Row = dict[str, Any]
 TRIAL, OUTSIDE = "trial", "outside"
+LEDGER = "ledger.jsonl"
 
 
 def trial_name(folder: StudyFolder, main_arm: str, arm: str, number: int) -> str:
@@ -53,6 +55,26 @@ class Ledger:
     def close(self) -> None:
         """Close the file; the rows are on disk already."""
         self._log.close()
+
+
+@contextlib.contextmanager
+def undamaged(log: Path) -> Iterator[None]:
+    """Tell a line of a study's own log that is no event as what happened to that file.
+
+    Args:
+        log: Its ledger.jsonl or events.jsonl, which is read inside.
+
+    Raises:
+        UserError: Somebody edited it.
+    """
+    try:
+        yield
+    except ValueError as error:
+        hint = "move it aside; `sweeps doctor --fix` writes it anew from the store and the runs"
+        raise UserError(
+            f"{log}: is damaged ({str(error).removeprefix(f'{log}: ')})",
+            hint=hint if log.name == LEDGER else "it is written by the study alone: put it back as it was",
+        ) from error
 
 
 def read_rows(folder: StudyFolder) -> Iterator[Row]:

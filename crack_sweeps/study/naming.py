@@ -14,7 +14,7 @@ from crack_sweeps.specs.loading import Resolved, resolve
 from crack_sweeps.specs.study_loading import Arm, ResolvedStudy, settle
 from crack_sweeps.specs.words import listed, nearest
 from crack_sweeps.study.folder import STUDIES, StudyFolder, all_studies, find_study, stored_study
-from crack_sweeps.study.ledger import Row, read_rows, trial_name
+from crack_sweeps.study.ledger import Row, read_rows, trial_name, undamaged
 
 FEWEST_DIGITS = 6  # of a run's name that is typed in part; what is shorter is meant as a trial's number
 
@@ -48,6 +48,17 @@ class FoundTrial:
     def membership(self) -> dict[str, Any]:
         """What its run was told of the study when it began; empty without a run."""
         return (self.run.read_environment().get("study") or {}) if self.run is not None else {}
+
+    @property
+    def lost(self) -> str | None:
+        """What is no longer there of the run of a trial that has ended; None if nothing is, or it never had one."""
+        if self.run is not None or self.row is None or self.row["run_dir"] is None:
+            return None
+        path = Path(self.row["run_dir"])
+        if not path.is_dir():
+            return f"its run directory is gone ({path.as_posix()})"
+        lacking = [name for name in ("environment.json", "events.jsonl") if not (path / name).is_file()]
+        return f"its run directory lacks {listed(lacking, 'and')} ({path.as_posix()})"
 
     @property
     def suggestion(self) -> dict[str, Any] | None:
@@ -130,22 +141,30 @@ def _trial(folder: StudyFolder, arm_name: str | None, number: int) -> FoundTrial
     name = arm_name if arm_name is not None else study.arms[0].name
     if name not in arms:
         raise StudyNotFound(f"study {folder.typed} has no arm `{name}`", hint=f"it has {listed(arms, 'and')}")
-    highest = -1
-    for row in read_rows(folder):
-        if row["arm"] == name:
-            highest = max(highest, row["number"])
-            if row["number"] == number:
+    highest: dict[str, int] = {}
+    with undamaged(folder.ledger):
+        for row in read_rows(folder):
+            highest[row["arm"]] = max(highest.get(row["arm"], 0), row["number"])
+            if (row["arm"], row["number"]) == (name, number):
                 return FoundTrial(folder, study, arms[name], number, row, _run(row["run_dir"]))
-    for event in read_events(folder.events):
-        if event["kind"] == "trial" and event["arm"] == name:
-            highest = max(highest, event["number"])
-            if event["number"] == number:
+    with undamaged(folder.events):
+        for event in read_events(folder.events):
+            if event["kind"] != "trial":
+                continue
+            highest[event["arm"]] = max(highest.get(event["arm"], 0), event["number"])
+            if (event["arm"], event["number"]) == (name, number):
                 return FoundTrial(folder, study, arms[name], number, None, _run(event["run_dir"]))
-    first, last = (_typed(folder, study, name, n) for n in (0, highest))
+    ranges = [_range(folder, study, arm, highest[arm]) for arm in arms if arm in highest]
     raise StudyNotFound(
-        f"study {folder.typed} has no trial {number}" + (f" in arm {name}" if arm_name is not None else ""),
-        hint=f"there are {first} to {last}" if highest > 0 else f"there is {first}" if highest == 0 else "it has none",
+        f"study {folder.typed} has no trial {number} in arm {name}",
+        hint=f"there are {listed(ranges, 'and')}" if ranges else "it has none",
     )
+
+
+def _range(folder: StudyFolder, study: ResolvedStudy, arm: str, highest: int) -> str:
+    """`toy/0 to toy/4`, all trials of an arm."""
+    first, last = (_typed(folder, study, arm, number) for number in (0, highest))
+    return f"{first} to {last}" if highest else first
 
 
 def _typed(folder: StudyFolder, study: ResolvedStudy, arm: str, number: int) -> str:

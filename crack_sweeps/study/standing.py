@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from crack_sweeps.errors import UserError
 from crack_sweeps.runs.directory import RunDirectory
 from crack_sweeps.runs.events import Event, read_events
 from crack_sweeps.specs.loading import list_studies
@@ -18,7 +17,7 @@ from crack_sweeps.specs.study_loading import Arm, ResolvedStudy
 from crack_sweeps.study.finalists import complete_trial, num_over, winner_of
 from crack_sweeps.study.folder import StudyFolder
 from crack_sweeps.study.history import TRAINED, Trial
-from crack_sweeps.study.ledger import TRIAL, Row, as_typed, trial_name
+from crack_sweeps.study.ledger import TRIAL, Row, as_typed, trial_name, undamaged
 from crack_sweeps.tracking.state import Trainer
 
 OUTCOMES = ("complete", "pruned", "rejected", "invalid", "failed", "out_of_memory")
@@ -468,7 +467,5 @@ def go_on_command(study: ResolvedStudy, budget: Mapping[str, Any] | None = None,
 
 def _events(path: Path, from_seq: int = 0) -> Iterator[Event]:
     """Events, with an edited file as the person's mistake."""
-    try:
+    with undamaged(path):
         yield from read_events(path, from_seq)
-    except ValueError as error:
-        raise UserError(f"{path}: is damaged ({error})", hint="it is written by the study alone") from error

@@ -446,6 +446,37 @@ def test_explain_and_diff_print_rows_and_objects(sweeps: Callable, begun: HandMa
     assert json.loads(sweeps("diff", "toy/0", "toy/2", "--json").out)["figures"]["epochs"] == [2, 2]
 
 
+def test_what_needs_a_run_directory_that_is_gone_says_so(sweeps: Callable, begun: HandMadeStudy) -> None:
+    run = Path(json.loads(sweeps("explain", "toy/0", "--json").out)["run_dir"])
+    environment = json.loads((run / "environment.json").read_text())
+    for name in ("0", "2"):  # a setting's name is that of a figure, too
+        path = next(run.parent.glob(f"*-toy-00{name}-*")) / "environment.json"
+        path.write_text(json.dumps({**environment, "precision": f"float{name}"}))
+    assert "precision    float0  float2" in sweeps("diff", "toy/0", "toy/2").out
+    shutil.rmtree(run)
+    out = sweeps("explain", "toy/0").out
+    assert f"its run directory is gone ({run.as_posix()})" in out
+    assert "not sent yet" not in out
+    answer = sweeps("diff", "toy/0", "toy/2")
+    assert answer.code == 0, answer.err
+    assert "its run directory is gone" in answer.err
+    answer = sweeps("evaluate", "toy/0")
+    assert answer.code == 2
+    assert "error: trial toy/0: its run directory is gone" in answer.err
+    assert "sweeps run --trial toy/0" in answer.err
+
+
+def test_explain_says_that_epochs_are_scored_on_few_photos_and_the_outcome_on_all(
+    sweeps: Callable, begun: HandMadeStudy
+) -> None:
+    events = Path(json.loads(sweeps("explain", "toy/0", "--json").out)["run_dir"]) / "events.jsonl"
+    first, *rest = events.read_text().splitlines()
+    created = json.loads(first)
+    created["params"]["evaluation.images_per_epoch"] = 6
+    events.write_text("\n".join([json.dumps({**created, "dataset": {"num_val": 19}}), *rest, ""]))
+    assert "each epoch on 6 validation photos, the outcome on all 19" in sweeps("explain", "toy/0").out
+
+
 def test_a_trials_settings_can_be_planned_alone_with_another_seed(
     sweeps: Callable, begun: HandMadeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from hand_made_study import DEAD, HandMadeStudy, append, write_environment
+from three_arm_study import ThreeArms
 
 from crack_sweeps.errors import RunNotFound, SpecError, StudyNotFound, UserError
 from crack_sweeps.runs.directory import OUTPUTS, RunDirectory
@@ -191,3 +194,53 @@ def test_a_trial_without_a_word_from_its_run_has_no_settings_yet(toy: HandMadeSt
     with pytest.raises(UserError, match="has not begun"):
         trial_settings("toy/5")
     assert explain("toy/5").suggestion is None
+
+
+def test_a_trial_whose_run_directory_is_gone_is_explained_and_compared_by_its_row(toy: HandMadeStudy) -> None:
+    path = RunDirectory(OUTPUTS / str(explain("toy/0").run)).path
+    shutil.rmtree(path)
+    why = explain("toy/0")
+    assert why.lost == f"its run directory is gone ({path.as_posix()})"
+    assert (why.value, why.num_epochs, dict(why.epochs), why.mlflow_run_id) == (0.3, 2, {}, None)
+    found = diff("toy/0", "toy/2")
+    assert found.notes == (f"toy/0: {why.lost}",)
+    assert found.settings == {"training.learning_rate": (0.001, 0.003)}
+    assert (found.figures["crack_iou"], found.figures["epochs"]) == ((0.3, 0.1), (2, 1))
+    assert found.environment == {}, "what is known of one alone is no difference"
+
+
+def test_a_run_directory_that_lost_one_file_is_told_so(toy: HandMadeStudy) -> None:
+    run = RunDirectory(OUTPUTS / str(explain("toy/0").run))
+    run.events.unlink()
+    assert explain("toy/0").lost == f"its run directory lacks events.jsonl ({run.path.as_posix()})"
+
+
+def test_the_trials_of_all_arms_are_named_where_a_number_is_wrong(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    trio = ThreeArms()
+    for arm in ("hybrid", "hybrid", "unet"):
+        trio.trial(arm, 0.2)
+    trio.finals("unet", [0.2, 0.3])
+    with pytest.raises(StudyNotFound, match="study trio has no trial 21 in arm hybrid") as error:
+        explain("trio/21")
+    assert error.value.hint == "there are trio/0 to trio/1, trio/unet/0 and trio/unet.final/0 to trio/unet.final/1"
+
+
+def test_an_edited_ledger_is_told_with_what_writes_it_anew(toy: HandMadeStudy) -> None:
+    toy.folder.ledger.write_text("nonsense\n")
+    with pytest.raises(UserError, match=r"ledger\.jsonl: is damaged \(line 1 is no event") as error:
+        explain("toy/0")
+    assert "sweeps doctor --fix" in str(error.value.hint)
+
+
+def test_photos_that_score_an_epoch_are_told_where_they_are_a_part_of_all(toy: HandMadeStudy) -> None:
+    run = RunDirectory(OUTPUTS / str(explain("toy/0").run))
+    assert explain("toy/0").images_per_epoch is None
+    first, *rest = run.events.read_text().splitlines(keepends=True)
+    created = json.loads(first)
+    created["params"]["evaluation.images_per_epoch"] = 6
+    for num_val, told in ((19, (6, 19)), (5, (None, None))):
+        created["dataset"] = {"num_val": num_val}
+        run.events.write_text("".join([json.dumps(created) + "\n", *rest]))
+        why = explain("toy/0")
+        assert (why.images_per_epoch, why.num_images) == told

@@ -144,8 +144,9 @@ def test_a_second_reading_brings_what_is_new_and_no_line_that_is_still_being_wri
 
 def test_an_edited_ledger_is_named(toy: HandMadeStudy) -> None:
     toy.folder.ledger.write_text("not json\n")
-    with pytest.raises(UserError, match=r"ledger\.jsonl"):
+    with pytest.raises(UserError, match=r"ledger\.jsonl") as error:
         StudyReader(toy.folder).read()
+    assert "sweeps doctor --fix" in str(error.value.hint)
 
 
 def test_time_left_is_what_trials_took_less_what_those_under_way_have_taken() -> None:
