@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import typer
 
 from crack_sweeps.cli import (
@@ -72,6 +75,14 @@ def run_command_line(arguments: list[str] | None = None) -> int:
     except SweepsError as error:
         console.fail(error.message, error.hint)
         return error.exit_code
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or error.filename is None:
+            raise
+        console.fail(
+            f"{error.filename}: {os.strerror(error.errno).lower()}",
+            "work in a folder that you may write to, or ask for the right to this one",
+        )
+        return 2
     except typer.TyperException as error:
         message = error.format_message()
         if message:

@@ -112,7 +112,9 @@ def _check_named(experiment: str | None, resume: bool, resume_from: str | None, 
     if experiment is not None and resume_from is not None:
         raise UserError(
             f"--resume-from {resume_from} names the run to go on with, so `{experiment}` cannot be given too",
-            hint=f"type `sweeps run --resume-from {resume_from}`, or `sweeps run {experiment} --resume`",
+            hint=f"type `sweeps run --resume-from {resume_from}`: it goes on with its own settings"
+            if "=" in experiment
+            else f"type `sweeps run --resume-from {resume_from}`, or `sweeps run {experiment} --resume`",
         )
     if dry_run and (resume or resume_from is not None):
         raise UserError("--dry-run plans a new run, and resuming goes on with an old one", hint="leave one of them out")

@@ -58,6 +58,9 @@ class OutFolder:
             target.parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise UserError(f"{target.parent}: is a file, not a folder", hint="name another --out") from None
+        except OSError as error:
+            said = (error.strerror or str(error)).lower()
+            raise UserError(f"{target.parent}: cannot be made ({said})", hint="name another --out") from error
         if not target.parent.resolve().is_relative_to(self.path.resolve()):
             hint = "remove the link, or name another --out"
             raise UserError(f"{target.parent}: a link that leads out of {self.path}", hint=hint)

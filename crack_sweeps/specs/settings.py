@@ -140,7 +140,7 @@ def meant(keys: Keys, family: type[HybridModel | SmpModel] | None) -> str:
     group = group_at(keys[:-1], family) or _group_in_list(keys[:-1], family)
     siblings = list(group.model_fields) if group is not None else []
     if (close := nearest(keys[-1], siblings)) is not None:
-        return f"did you mean `{close}`?"
+        return f"did you mean `{dotted((*keys[:-1], close))}`?"
     everywhere = [*leaves(family or HybridModel)]
     elsewhere = [other for other in everywhere if other[-1] == keys[-1]]
     if elsewhere:

@@ -30,6 +30,8 @@ from crack_sweeps.specs.settings import (
 from crack_sweeps.specs.swinv2 import check_model
 from crack_sweeps.specs.words import listed, nearest, printable, shown
 
+MOST_NAMED = 4  # places of further mistakes in one line
+
 Family = type[HybridModel | SmpModel] | None
 
 
@@ -56,9 +58,11 @@ def check(data: Mapping[str, Any]) -> Experiment | list[Complaint]:
 
 
 def spec_error(complaints: Sequence[Complaint], *, source: str) -> SpecError:
-    """The first complaint as an error, with the number of the others."""
-    first, others = complaints[0], len(complaints) - 1
-    more = f" (and {others} more)" if others else ""
+    """The first complaint as an error, a mistyped name before what it left missing; and where the others are."""
+    first, *others = sorted(complaints, key=lambda complaint: "is not a setting" not in complaint.text)
+    places = [f"`{dotted(other.keys)}`" for other in others if other.keys]
+    named = f": {', '.join(places[:MOST_NAMED])}" if places else ""
+    more = f" (and {len(others)} more{named})" if others else ""
     return SpecError(printable(f"{source}: {first.text}{more}"), hint=first.hint)
 
 

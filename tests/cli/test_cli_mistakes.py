@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -105,3 +109,27 @@ def test_a_file_that_is_no_yaml_is_named(sweeps: Callable, here: Path) -> None:
     answer = sweeps("run", "mine.yaml")
     assert_one_line(answer)
     assert "mine.yaml" in answer.err
+
+
+def test_a_folder_that_may_not_be_written_to_is_one_line(
+    sweeps: Callable, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    answer = sweeps("run", "unet_small", "--data", str(photos), "--profile", "cpu")
+    assert_one_line(answer)
+    assert "artifacts" in answer.err
+    assert "permission denied" in answer.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_ctrl_c_before_a_command_has_begun_is_no_traceback() -> None:
+    early = (
+        "import signal, sys\nfrom crack_sweeps import __main__ as script\n"
+        "import crack_sweeps.cli.app as app\n"
+        "app.run_command_line = lambda: signal.raise_signal(signal.SIGINT)\nscript.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", early], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")

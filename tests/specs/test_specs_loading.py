@@ -174,7 +174,7 @@ MISTAKES = {
     "training.ema_decay=1": ("is 1, must be less than 1", "averaged weights"),
     "training.use_amp=perhaps": ("must be true or false", "precision"),
     "training.schedule=cosin": ("must be cosine, poly or constant", "`cosine`"),
-    "training.loss.focal_weigth=1": ("`training.loss.focal_weigth` is not a setting", "`focal_weight`"),
+    "training.loss.focal_weigth=1": ("`training.loss.focal_weigth` is not a setting", "focal_weight`"),
     "epochs=5": ("`epochs` is not a setting", "`training.epochs`"),
     "training=5": ("`training` is a group of settings", "training."),
     "training.epochs=": ("is empty, must be a whole number", "Epochs"),
@@ -224,7 +224,8 @@ def test_a_mistake_in_the_file_names_the_file_even_beside_overrides_and_a_profil
     path.write_text("name: mine\nmodel: {architecture: unet}\ntraining: {schedul: poly, warmup_fraction: 2}\n")
     with pytest.raises(SpecError) as caught:
         resolve(path, profile="cpu", overrides=["training.epochs=3"])
-    assert caught.value.message == f"{path}: `training.warmup_fraction` is 2, must be less than 1 (and 1 more)"
+    said = "`training.schedul` is not a setting (and 1 more: `training.warmup_fraction`)"
+    assert caught.value.message == f"{path}: {said}", "the mistyped name comes first, the others are named"
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ STRIDE = "model.bottleneck_cfg.stride: {choices: [16, 32]}"
 # What is written in `space`: what the error says, what the hint says.
 IN_THE_SPACE = {
     "training.loss.focal_gama: {low: 0, high: 3}": (
-        "`space.training.loss.focal_gama` is not a setting", "did you mean `focal_gamma`?"),
+        "`space.training.loss.focal_gama` is not a setting", "did you mean `training.loss.focal_gamma`?"),
     "focal_gamma: {low: 0, high: 3}": (
         "`space.focal_gamma` is not a setting", "did you mean `training.loss.focal_gamma`?"),
     "training.loss: {choices: [1, 2]}": (
@@ -120,16 +120,16 @@ BESIDE_IT = {
     "objective: {metric: val/crack_iuo}": ("`objective.metric` is 'val/crack_iuo', must be", "`val/crack_iou`?"),
     "objective: {metric: train/loss}": ("`objective.metric` is 'train/loss', must be", "the loss is no objective"),
     "objective: {direction: minimize}": ("`objective.direction` is minimize, but val/crack_iou is better", "maximize"),
-    "settings: {training.epoch: 3}": ("`settings.training.epoch` is not a setting", "did you mean `epochs`?"),
+    "settings: {training.epoch: 3}": ("`settings.training.epoch` is not a setting", "did you mean `training.epochs`?"),
     "settings: {training.epochs: 0}": ("settings: `training.epochs` is 0, must be at least 1", "Epochs"),
     "settings: {training: {epochs: 3}}": ("`settings.training` is {'epochs': 3}, must be a number, text", ""),
     "settings: [1]": ("`settings` is [1], must be a mapping of KEY: VALUE", "KEY: VALUE"),
     "quick_look: {settings: {training.epoch: 3}}": (
-        "`quick_look.settings.training.epoch` is not a setting", "did you mean `epochs`?"),
+        "`quick_look.settings.training.epoch` is not a setting", "did you mean `training.epochs`?"),
     "quick_look: {space: {training.learning_rat: null}}": (
         "`quick_look.space.training.learning_rat` drops what is not in the space", "take the line out"),
     "quick_look: {space: {training.learning_rat: {choices: [1]}}}": (
-        "`quick_look.space.training.learning_rat` is not a setting", "did you mean `learning_rate`?"),
+        "`quick_look.space.training.learning_rat` is not a setting", "did you mean `training.learning_rate`?"),
     "quick_look: {space: {training.learning_rate: null}}": ("`quick_look.space` drops every parameter", "at least one"),
     "quick_look: {space: {training.learning_rate: 4}}": (
         "`quick_look.space.training.learning_rate` is neither `choices` nor", "write `{choices: [1, 2]}`"),
