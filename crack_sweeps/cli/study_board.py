@@ -42,12 +42,16 @@ class _Row:
     best: float | None = None
     peak_bytes: float | None = None
     epoch_s: float | None = None
+    is_final: bool = False
+
+    def seconds_left(self, now: float) -> float | None:
+        """Until its last epoch, if it gets that far."""
+        if self.epoch_s is None:
+            return None
+        elapsed = min(now - self.since, self.epoch_s)
+        return max(0.0, self.epoch_s * (self.total_epochs - self.epoch) - elapsed)
 
     def cells(self, now: float) -> list[Cell]:
-        remaining = None
-        if self.epoch_s is not None:
-            elapsed = min(now - self.since, self.epoch_s)
-            remaining = max(0.0, self.epoch_s * (self.total_epochs - self.epoch) - elapsed)
         return [
             self.name,
             self.settings,
@@ -55,7 +59,7 @@ class _Row:
             figure(self.value),
             figure(self.best),
             memory(self.peak_bytes, self.needed_bytes),
-            left(remaining),
+            left(self.seconds_left(now)),
         ]
 
 
@@ -145,13 +149,16 @@ class StudyBoard:
         trial = update.trial
         settings, needed = settings_line(trial.suggestion, self._names), trial.facts.get("needed_bytes")
         values = [trial.intermediate[epoch] for epoch in sorted(trial.intermediate)]
-        row = _Row(update.name, settings, update.total_epochs, needed, time.monotonic(), epoch=len(values))
+        is_final = trial.facts.get("finalist_of") is not None
+        row = _Row(
+            update.name, settings, update.total_epochs, needed, time.monotonic(), epoch=len(values), is_final=is_final
+        )
         if values:
             row = replace(row, value=values[-1], best=self._better(values))
         self._put(row)
         verb = f"goes on after epoch {len(values)}" if update.adopted else "begins"
-        again, finalist_of = trial.facts.get("repeat_of"), trial.facts.get("finalist_of")
-        if finalist_of is not None:
+        again = trial.facts.get("repeat_of")
+        if is_final:
             selected = trial.facts["selected_trial"]
             which = f"the settings of {selected}" if selected is not None else "settings as shipped"
             return f"{update.name} {verb}: {which} with seed {trial.facts['seed']}; {memory(None, needed)} forecast"
@@ -214,16 +221,18 @@ class StudyBoard:
     def _seconds_left(self, seen: _Seen, now: float) -> float:
         from crack_sweeps.study.standing import seconds_left
 
-        spent = sum((row.epoch_s or 0.0) * row.epoch + now - row.since for row in seen.running.values())
-        max_hours, trained = seen.standing.max_hours, sum(seen.trained.values())
-        wanted = sum(arm.num_trials + arm.num_seeds for arm in seen.standing.arms)
+        arms, max_hours = seen.standing.arms, seen.standing.max_hours
+        searched = [row for row in seen.running.values() if not row.is_final]
+        finals = [row.seconds_left(now) for row in seen.running.values() if row.is_final]
+        to_come = sum(max(0, arm.num_seeds - seen.trained.get(final_of(arm.arm), 0)) for arm in arms) - len(finals)
         return (
             seconds_left(
-                wanted - trained,
-                mean_s=seen.trained_s / trained,
-                spent_s=spent,
-                jobs=max(len(seen.running), 1),
+                sum(max(0, arm.num_trials - seen.trained.get(arm.arm, 0)) for arm in arms),
+                mean_s=seen.trained_s / sum(seen.trained.values()),
+                spent_s=sum((row.epoch_s or 0.0) * row.epoch + now - row.since for row in searched),
+                jobs=len(seen.running),
                 budget_s=max_hours * 3600 - seen.trained_s if max_hours is not None else None,
+                finals=[*finals, *[None] * to_come],
             )
             or 0.0
         )

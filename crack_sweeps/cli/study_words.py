@@ -114,11 +114,16 @@ def head_line(
     if finals:
         line += f", finalists {finals} of {sum(arm.num_seeds for arm in standing.arms)}"
     if best is not None:
-        line += f", best {standing.objective} {figure(best['value'])} ({best['trial']})"
+        line += f", best {standing.objective} {figure(best['value'])} ({best['trial']}){_in_main(standing)}"
     for outcome in ("pruned", "rejected", "invalid", "failed", "out_of_memory"):
         if counts.get(outcome):
             line += f", {counts[outcome]} {outcome.replace('_', ' ')}"
     return line
+
+
+def _in_main(standing: Standing) -> str:
+    """Whose trials a figure is of, where there are several arms; another's may be better."""
+    return f" in arm {standing.arms[0].arm}" if len(standing.arms) > 1 else ""
 
 
 def of_wanted(number: int, wanted: int) -> str:
@@ -151,14 +156,16 @@ def clock(seconds: float) -> str:
 def standing_rows(standing: Standing) -> Rows:
     """How a study stands."""
     rows = [("study", standing.study), ("state", _state(standing))]
-    rows += [("trials", f"{of_wanted(standing.num_trained, standing.num_trials)} trained{_counts(standing.counts)}")]
+    main = _in_main(standing)
+    trained = of_wanted(standing.num_trained, standing.num_trials)
+    rows.append(("trials", f"{trained} trained{main}{_counts(standing.counts)}"))
     for arm in standing.arms[1:]:
         done = f"{of_wanted(arm.num_trained, arm.num_trials)} trained" if arm.num_trials else "as shipped"
         rows.append((f"  {arm.arm}", done + (f", best {figure(arm.best)}" if arm.best is not None else "")))
     if wanted := sum(arm.num_seeds for arm in standing.arms):
         rows.append(("finalists", f"{sum(arm.num_finals for arm in standing.arms)} of {wanted} trained"))
     if standing.best is not None:
-        rows.append(("best", f"{standing.objective} {figure(standing.best['value'])} ({standing.best['trial']})"))
+        rows.append(("best", f"{standing.objective} {figure(standing.best['value'])} ({standing.best['trial']}){main}"))
     limit = f" of {standing.max_hours:g}" if standing.max_hours is not None else ""
     rows.append(("hours of training", f"{standing.hours:.2f}{limit}"))
     if standing.seconds_left is not None:

@@ -140,7 +140,8 @@ def _watch_table(reader: StudyReader) -> Standing:
 
 def _watch_lines(reader: StudyReader) -> Standing:
     standing = reader.read()
-    _print_standing(standing)
+    if standing.state == "running":  # one at rest is printed once, at the end
+        _print_standing(standing)
     while standing.state == "running":
         time.sleep(REFRESH_S)
         before, standing = standing, reader.read()

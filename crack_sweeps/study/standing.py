@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -113,9 +113,14 @@ class ArmStanding:
     best: float | None
 
     @property
-    def num_left(self) -> int:
-        """Trainings still to end."""
-        return max(0, self.num_trials - self.num_trained) + max(0, self.num_seeds - self.num_finals)
+    def num_trials_left(self) -> int:
+        """Trials of its search that have still to end."""
+        return max(0, self.num_trials - self.num_trained)
+
+    @property
+    def num_finals_left(self) -> int:
+        """Trainings of its best settings that have still to end."""
+        return max(0, self.num_seeds - self.num_finals)
 
 
 @dataclass(frozen=True)
@@ -192,7 +197,9 @@ class StudyReader:
         self._ended: set[tuple[str, int]] = set()
         self._told: dict[tuple[str, int], Event] = {}
         self._counts: Counter[str] = Counter()
-        self._seconds = 0.0
+        self._seconds = self._complete_seconds = 0.0
+        self._num_complete = 0
+        self._final_arms = frozenset(arm.name for arm in self.study.finals)
         self._best: dict[str, Row] = {}
         self._trained: Counter[str] = Counter()  # trainings by arm, those of finalists under the arm's name with .final
         self._epochs: Counter[str] = Counter()
@@ -218,12 +225,16 @@ class StudyReader:
         running = tuple(self._running(event, now) for event in told)
         left = None
         if state == "running":
+            searched = [trial for trial in running if trial.arm not in self._final_arms]
+            finals = [trial.seconds_left for trial in running if trial.arm in self._final_arms]
             left = seconds_left(
-                sum(arm.num_left for arm in arms),
+                sum(arm.num_trials_left for arm in arms),
                 mean_s=self._seconds / self._trained.total() if self._trained else None,
-                spent_s=sum((t.epoch_s or 0.0) * t.epoch + (t.epoch_age_s or 0.0) for t in running),
+                spent_s=sum((t.epoch_s or 0.0) * t.epoch + (t.epoch_age_s or 0.0) for t in searched),
                 jobs=len(running),
                 budget_s=None if budget["gpu_hours"] is None else budget["gpu_hours"] * 3600 - self._seconds,
+                finals=[*finals, *[None] * (sum(arm.num_finals_left for arm in arms) - len(finals))],
+                final_s=self._complete_seconds / complete if (complete := self._num_complete) else None,
             )
         return Standing(
             study=self.folder.typed,
@@ -270,6 +281,8 @@ class StudyReader:
             self._counts[row["outcome"]] += arm == self.main
             if (complete := complete_trial(row)) is not None:
                 self._complete[arm].append(complete)
+                self._num_complete += 1
+                self._complete_seconds += row["duration_s"]
             if row.get("finalist_of") is not None:
                 self._finals[arm].append(row)
             direction = self.study.spec.objective.direction
@@ -428,22 +441,33 @@ def is_better(value: float, best: Row | None, direction: str) -> bool:
 
 
 def seconds_left(
-    num_left: int, *, mean_s: float | None, spent_s: float, jobs: int, budget_s: float | None = None
+    num_left: int,
+    *,
+    mean_s: float | None,
+    spent_s: float,
+    jobs: int,
+    budget_s: float | None = None,
+    finals: Sequence[float | None] = (),
+    final_s: float | None = None,
 ) -> float | None:
     """Until a study is over, as far as trials that ended tell; None if none did.
 
     Args:
-        num_left: Trials still to end, those under way among them.
+        num_left: Trials of the search still to end, those under way among them.
         mean_s: Seconds of a trial that ended, pruned ones too.
         spent_s: Seconds that those under way have taken.
         jobs: Trials at once.
-        budget_s: Seconds of training that may still be spent; None is no limit.
+        budget_s: Seconds of training that may still be spent on trials; None is no limit.
+        finals: Seconds that each finalist's training still to end takes, as far as it tells; no budget cuts them short.
+        final_s: What one takes that tells nothing yet: as long as a complete trial, for none is pruned.
     """
     if mean_s is None:
         return None
     work_s = max(0.0, mean_s * max(num_left, 0) - spent_s)
     if budget_s is not None:
         work_s = min(work_s, max(0.0, budget_s - spent_s))
+    whole_s = final_s if final_s is not None else mean_s
+    work_s += sum(whole_s if rest is None else rest for rest in finals)
     return work_s / max(jobs, 1)
 
 

@@ -16,6 +16,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from hand_made_study import DEAD, HandMadeStudy, append
+from three_arm_study import ThreeArms
 
 from crack_sweeps import search
 from crack_sweeps.cli import trials
@@ -383,6 +384,25 @@ def test_watch_tells_what_changes_until_the_study_ends(
     assert answer.out.rstrip().splitlines()[-1].startswith("toy/4")
 
 
+def test_watch_of_a_study_at_rest_prints_it_once(sweeps: Callable, begun: HandMadeStudy) -> None:
+    begun.end()
+    assert sweeps("watch").out == sweeps("status").out
+
+
+def test_the_best_of_several_arms_is_told_with_the_arm_that_it_is_of(
+    sweeps: Callable, here: Path, toy: HandMadeStudy
+) -> None:
+    trio = ThreeArms()
+    trio.trial("hybrid", 0.2)
+    trio.trial("unet", 0.4)
+    out = sweeps("status", "trio").out
+    assert "1 of 4 trained in arm hybrid: 1 complete" in out
+    assert "val/crack_iou 0.200 (trio/0) in arm hybrid" in out
+    assert "1 of 4 trained, best 0.400" in out
+    toy.trial(0, 0.2, 0.3, outcome="complete", value=0.3, ended="FINISHED")
+    assert "in arm" not in sweeps("status", "toy").out, "there is but one"
+
+
 def test_ctrl_c_ends_the_watching_alone(
     sweeps: Callable, begun: HandMadeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -460,7 +480,7 @@ def test_what_needs_a_run_directory_that_is_gone_says_so(sweeps: Callable, begun
     answer = sweeps("diff", "toy/0", "toy/2")
     assert answer.code == 0, answer.err
     assert "its run directory is gone" in answer.err
-    answer = sweeps("evaluate", "toy/0")
+    answer = sweeps("evaluate", "toy/0", "--split", "val")
     assert answer.code == 2
     assert "error: trial toy/0: its run directory is gone" in answer.err
     assert "sweeps run --trial toy/0" in answer.err

@@ -12,10 +12,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from hand_made_study import DEAD, ELSEWHERE, NOON_MS, HandMadeStudy, append, at
+from three_arm_study import ThreeArms
 
 from crack_sweeps.errors import UserError
 from crack_sweeps.runs.directory import OUTPUTS
 from crack_sweeps.study.standing import NUM_RECENT, StudyReader, go_on_command, is_better, peak_bytes, seconds_left
+from crack_sweeps.tracking.state import Trainer
 
 
 @pytest.fixture
@@ -154,6 +156,27 @@ def test_time_left_is_what_trials_took_less_what_those_under_way_have_taken() ->
     assert seconds_left(10, mean_s=6, spent_s=12, jobs=2) == 24
     assert seconds_left(10, mean_s=6, spent_s=12, jobs=2, budget_s=20) == 4
     assert seconds_left(0, mean_s=6, spent_s=12, jobs=0) == 0
+
+
+def test_finalists_take_as_long_as_a_complete_trial_and_no_budget_cuts_them_short() -> None:
+    assert seconds_left(2, mean_s=6, spent_s=40, jobs=1, budget_s=0, finals=[3, None], final_s=10) == 13
+    assert seconds_left(0, mean_s=6, spent_s=0, jobs=2, finals=[None, None]) == 6
+
+
+def test_time_is_left_while_finalists_run_and_some_have_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trio = ThreeArms()
+    append(trio.folder.events, "created", run="trio", experiment="trio")
+    budget = {"trials": 1, "baseline_trials": 1, "seeds": 2, "gpu_hours": 0.05}
+    append(trio.folder.events, "attempt", attempt=1, **Trainer.this_process().told(), **budget)
+    for arm in ("hybrid", "unet", "deeplab"):
+        trio.trial(arm, 0.2, fingerprint=f"{arm}-best")  # of 360 s each
+    trio.finals("hybrid", [0.2, 0.3], seed=1000)
+    trio.finals("unet", [0.2], seed=1000)
+    reader = StudyReader(trio.folder)
+    assert reader.read().seconds_left == sum(arm.num_finals_left for arm in reader.read().arms) * 360 > 0
 
 
 def test_the_first_of_equal_values_stays_the_best() -> None:
