@@ -26,10 +26,13 @@ def check(
     ] = None,
     json: Annotated[bool, _JSON] = False,
 ) -> None:
-    """Say what a folder of photos and masks holds, what is wrong with it, and which setting reads it right."""
+    """Say what a folder of photos and masks holds, what is wrong with it, and which setting reads it right.
+
+    Exit code 2 where a training would refuse it.
+    """
     from crack_sweeps import console
-    from crack_sweeps.cli.data_words import check_rows, finding_lines, next_step
-    from crack_sweeps.data.check import examine_set, report
+    from crack_sweeps.cli.data_words import check_rows, finding_lines, has_errors, next_step
+    from crack_sweeps.data.check import examine_set, refusal_of, report
     from crack_sweeps.errors import UserError
     from crack_sweeps.specs.data_settings import data_settings
 
@@ -55,8 +58,12 @@ def check(
         console.say(f"\n{len(write_preview(seen, preview))} pairs are shown in {preview}")
     if not found.num_usable:
         raise typer.Exit(2)
+    typed = [*(overrides or ()), *([found.setting] if found.setting else [])]
+    refusal = None if has_errors(found) else refusal_of(path, data_settings(typed))
     if not json:
-        console.say(f"\n{next_step(found, path)}")
+        console.say(f"\n{next_step(found, path, refusal)}")
+    if has_errors(found) or refusal is not None:
+        raise typer.Exit(2)
 
 
 @app.command("import")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from crack_sweeps.data.check import DataCheck, Spread
     from crack_sweeps.data.findings import Finding
     from crack_sweeps.data.importing import Imported
+    from crack_sweeps.errors import DataError
 
 _MOST_NAMED = 60  # files of one finding that are written out; `--json` has all
 _MOST_ALIKE = 12  # findings of one kind that are told one by one
@@ -45,14 +46,21 @@ def check_rows(found: DataCheck) -> Rows:
     return rows
 
 
-def next_step(found: DataCheck, path: Path) -> str:
-    """What to type next."""
+def has_errors(found: DataCheck) -> bool:
+    """Whether a training stops at some of the files."""
+    return any(finding.severity == "error" and finding.kind != "masks" for finding in found.findings)
+
+
+def next_step(found: DataCheck, path: Path, refusal: DataError | None) -> str:
+    """What to type next; `refusal` is what a training says of the folder as a whole."""
     setting = f" {found.setting}" if found.setting else ""
-    if any(finding.severity == "error" and finding.kind != "masks" for finding in found.findings):
+    if has_errors(found):
         return (
             f"a training stops at these errors: mend them, or leave those files out with\n"
             f"  sweeps data import {path} --as NAME --leave-out{setting}"
         )
+    if refusal is not None and (found.mask_rule is not None or found.num_mask_values < 2):
+        return f"a training refuses it: {refusal.message}" + (f"\n\nhint: {refusal.hint}" if refusal.hint else "")
     if found.mask_rule is None:
         return f"say how masks are read, and look again: sweeps data check {path} data.mask.KEY=VALUE"
     return f"train on it: sweeps run swinv2_hybrid --data {path}{setting}"

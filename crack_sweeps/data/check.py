@@ -17,6 +17,7 @@ from crack_sweeps.data.groups import GROUPS_FILE, families, group_photos, name_p
 from crack_sweeps.data.layouts import no_partners, nothing_found
 from crack_sweeps.data.likeness import Likeness, find_alike
 from crack_sweeps.data.mask_kinds import Reading, reading_of
+from crack_sweeps.data.open import open_photos
 from crack_sweeps.data.pairing import Pair, Survey, survey
 from crack_sweeps.data.photos import SPLITS
 from crack_sweeps.data.sharing import SharedPhoto, join, shared_photos
@@ -130,6 +131,15 @@ class Examined:
     def label(self, path: Path) -> str:
         """A file's name as reports write it: relative to the set's folder."""
         return relative(path, self.root)
+
+
+def refusal_of(root: Path, data: Data) -> DataError | None:
+    """What a training would say of a folder, read in this way; None where it would begin."""
+    try:
+        open_photos(data.model_copy(update={"path": root}))
+    except DataError as error:
+        return error
+    return None
 
 
 def relative(path: Path, root: Path) -> str:

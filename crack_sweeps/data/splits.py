@@ -116,7 +116,8 @@ def _hold_out(
     sizes = Counter(row.group for row in rows)
     if len(sizes) <= leave:
         raise DataError(
-            f"{len(rows)} photos of {len(sizes)} {'group' if len(sizes) == 1 else 'groups'} cannot be split further: "
+            f"{len(rows)} photo{'' if len(rows) == 1 else 's'} of {len(sizes)} "
+            f"group{'' if len(sizes) == 1 else 's'} cannot be split further: "
             "a group stays together",
             hint="train, val and test need a group each: bring photos of more places, or see `data.group_pattern`",
         )

@@ -107,11 +107,30 @@ def test_an_imported_set_is_opened_by_its_name_until_a_file_changes(sweeps: Call
 def test_errors_in_single_files_are_told_to_stop_a_training(sweeps: Callable, photos: Path) -> None:
     (photos / "images/p3.png").write_bytes(b"")
     answer = sweeps("data", "check", "photos")
-    assert answer.code == 0
+    assert answer.code == 2
     assert "9 can be used" in answer.out
     assert "error    images/p3.png: an empty file (0 bytes)" in answer.out
     assert "train on it" not in answer.err
     assert "sweeps data import photos --as NAME --leave-out" in answer.err
+
+
+def test_a_check_ends_as_a_training_would(sweeps: Callable, photos: Path) -> None:
+    for path in (photos / "masks").iterdir():
+        cv2.imwrite(str(path), np.zeros((48, 64), np.uint8))
+    answer = sweeps("data", "check", "photos")
+    assert answer.code == 2
+    assert "a training refuses it: " in answer.err
+    assert "there is no crack" in answer.err
+    assert "data.mask.KEY=VALUE" not in answer.err
+    for path in [*(photos / "images").iterdir(), *(photos / "masks").iterdir()]:
+        if path.stem != "p0":
+            path.unlink()
+    cv2.imwrite(str(photos / "masks/p0.png"), np.eye(48, 64, dtype=np.uint8) * 255)
+    answer = sweeps("data", "check", "photos")
+    assert answer.code == 2
+    assert "a training refuses it: 1 photo of 1 group cannot be split further" in answer.err
+    assert "train on it" not in answer.err
+    assert sweeps("run", "unet_small", "--data", "photos", "--profile", "cpu").code == 2
 
 
 def test_the_setting_that_reads_a_set_stands_in_the_line_to_type(sweeps: Callable, photos: Path) -> None:
