@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,13 +11,15 @@ from crack_sweeps.errors import UserError
 from crack_sweeps.leaderboard.budget import ArmBudget, budgets
 from crack_sweeps.leaderboard.comparable import refuse_mixtures, refuse_other_images, why_not_ranked
 from crack_sweeps.leaderboard.entries import (
+    Entry,
     Split,
     arm_entry,
     default_split,
     floors,
     outside,
 )
-from crack_sweeps.leaderboard.images import read_scores
+from crack_sweeps.leaderboard.images import BRING_BACK, read_those_left
+from crack_sweeps.leaderboard.lost import read_entry
 from crack_sweeps.leaderboard.ranking import ranked
 from crack_sweeps.leaderboard.records import Records, read_records
 from crack_sweeps.leaderboard.rows import BoardRow, entry_row, num_test_looks, recorded_floor_rows, trial_row
@@ -35,7 +38,9 @@ class Board:
         study: The study's name with its version.
         split: That the ranked rows' figures are of.
         sort: The figure that ranks.
-        rows: The ranked ones by figure, the best first; then those below the line; then trials, where asked for.
+        ranked: Rows above the line by figure, the leader first.
+        below: Arms whose scores are lost, outside entries that cannot be ranked, floors.
+        trials: All trials, unranked, where they were asked for.
         arms: What each arm was given, the main one first.
         quick_look: The rows are quick looks: no results.
         data: Name of the photos; None for a study that began before it was written down.
@@ -48,7 +53,9 @@ class Board:
     study: str
     split: Split
     sort: Figure
-    rows: tuple[BoardRow, ...]
+    ranked: tuple[BoardRow, ...]
+    below: tuple[BoardRow, ...]
+    trials: tuple[BoardRow, ...]
     arms: tuple[ArmBudget, ...]
     quick_look: bool
     data: str | None
@@ -58,19 +65,9 @@ class Board:
     warnings: tuple[str, ...] = field(default=())
 
     @property
-    def ranked(self) -> tuple[BoardRow, ...]:
-        """Rows above the line, the leader first."""
-        return tuple(row for row in self.rows if row.rank is not None)
-
-    @property
-    def below(self) -> tuple[BoardRow, ...]:
-        """Floors, and outside entries that cannot be ranked."""
-        return tuple(row for row in self.rows if row.rank is None and row.kind in ("floor", "outside"))
-
-    @property
-    def trials(self) -> tuple[BoardRow, ...]:
-        """All trials, unranked; empty unless they were asked for."""
-        return tuple(row for row in self.rows if row.rank is None and row.kind == "trial")
+    def rows(self) -> tuple[BoardRow, ...]:
+        """The ranked ones; then those below the line; then trials."""
+        return (*self.ranked, *self.below, *self.trials)
 
     def as_list(self) -> list[dict[str, Any]]:
         """Plain values, as `--json` prints them."""
@@ -97,7 +94,8 @@ def board(
         records: The study's files, where they were read already.
 
     Raises:
-        UserError: There is nothing to rank, a file is missing or damaged, or the rows cannot be compared.
+        UserError: There is nothing to rank, for nothing is trained or all scores are lost; a file of the study is
+            damaged, or the rows cannot be compared.
     """
     sort_by = _figure(sort)
     records = records if records is not None else read_records(folder)
@@ -107,30 +105,33 @@ def board(
         raise _nothing_to_rank(records, on)
     refuse_mixtures(entries)
     without = _leaked(records, on) if drop_leaked else frozenset[str]()
-    rivals = [(entry, read_scores(entry.files, without=without)) for entry in entries]
+    read = [read_entry(entry, without=without) for entry in entries]
+    rivals = [(entry, scored) for entry, scored in read if scored is not None]
+    if not rivals:
+        raise _all_lost(records, entries)
     reference = rivals[0][1]
     refuse_other_images(rivals)
     num_dropped = reference.num_left_out if drop_leaked else None
-    below: list[BoardRow] = []
-    for entry in [*outside(records, on), *floors(records, on)]:
-        scored = read_scores(entry.files, without=without)
-        reason = why_not_ranked(entry, scored, reference, entries[0])
-        if reason is None:
+    spent = {budget.arm: budget for budget in budgets(records)}
+    below = [entry_row(records, entry, None, on, budget=spent[entry.arm]) for entry, scored in read if scored is None]
+    for unread in (*outside(records, on), *floors(records, on)):
+        entry, scored = read_entry(unread, without=without)
+        reason = why_not_ranked(entry, scored, reference, entries[0]) if scored is not None else ""
+        if scored is not None and reason is None:
             rivals.append((entry, scored))
         else:
             below.append(entry_row(records, entry, scored, on, notes=(reason,) if reason else ()))
     if on == "val" and not any(row.kind == "floor" for row in below):
         below += recorded_floor_rows(entries[0])
-    spent = budgets(records)
-    rows = [*ranked(records, rivals, on, sort_by, spent), *below]
-    if all_trials:
-        rows += [trial_row(row) for row in records.trials if row.get("finalist_of") is None]
+    trials = [trial_row(row) for row in records.trials if row.get("finalist_of") is None] if all_trials else []
     return Board(
         study=folder.name,
         split=on,
         sort=sort_by,
-        rows=tuple(rows),
-        arms=spent,
+        ranked=tuple(ranked(records, rivals, on, sort_by, spent)),
+        below=tuple(below),
+        trials=tuple(trials),
+        arms=tuple(spent.values()),
         quick_look=bool(entries[0].rows[0]["quick_look"]),
         data=records.data.get("name"),
         num_images=len(reference.counts.names),
@@ -197,6 +198,15 @@ def _nothing_to_rank(records: Records, split: Split) -> UserError:
     return UserError(
         f"study {name}: no trial is complete ({told}), so there is nothing to rank",
         hint=f"`sweeps explain {records.trials[-1]['trial']}` says why the last one is not",
+    )
+
+
+def _all_lost(records: Records, entries: Sequence[Entry]) -> UserError:
+    num_files = sum(len(entry.files) for entry in entries)
+    _, (lost, *_) = read_those_left(entries[0].files)
+    whose = "the scores of its one training are" if num_files == 1 else f"the scores of all {num_files} trainings are"
+    return UserError(
+        f"study {records.folder.name}: {whose} lost, so there is nothing to rank ({lost})", hint=BRING_BACK
     )
 
 

@@ -31,6 +31,7 @@ class Entry:
         threshold_origin: validation, given or oracle; None where there is no threshold to choose.
         data_digest: Of the photos, where nothing was trained here.
         command: That made an outside entry.
+        notes: What a reader should know of its row, in words.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Entry:
     threshold_origin: str | None = "validation"
     data_digest: str | None = None
     command: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def default_split(records: Records) -> Split:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow.parquet
 from crack_sweeps.errors import UserError
 from crack_sweeps.leaderboard.statistics import ImageCounts
 
+BRING_BACK = "bring the run's directory back, or train it again: intervals are made of these scores"
 _COLUMNS = ("name", "group", "tp", "fp", "fn", "tn")
 
 
@@ -34,6 +35,22 @@ class Scored:
     num_left_out: int
 
 
+@dataclass(frozen=True)
+class Lost:
+    """A table of scores that cannot be read.
+
+    Args:
+        path: Of it.
+        why: In words that follow its name.
+    """
+
+    path: Path
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.why}"
+
+
 def read_scores(files: Sequence[Path], *, without: Collection[str] = ()) -> Scored:
     """The counts of some images under several trainings of one model.
 
@@ -44,7 +61,26 @@ def read_scores(files: Sequence[Path], *, without: Collection[str] = ()) -> Scor
     Raises:
         UserError: A file is missing or damaged, or two of them speak of different images or masks.
     """
-    tables = [_read(path) for path in files]
+    scored, lost = read_those_left(files, without=without)
+    if scored is None or lost:
+        raise UserError(str(lost[0]), hint=BRING_BACK)
+    return scored
+
+
+def read_those_left(files: Sequence[Path], *, without: Collection[str] = ()) -> tuple[Scored | None, tuple[Lost, ...]]:
+    """The same of the files that can be read, None if there is none; and those that cannot.
+
+    Raises:
+        UserError: Two of them speak of different images or masks, or no image is left.
+    """
+    read = {path: _read(path) for path in files}
+    lost = tuple(found for found in read.values() if isinstance(found, Lost))
+    left = {path: found for path, found in read.items() if not isinstance(found, Lost)}
+    return (_scored(left, without) if left else None), lost
+
+
+def _scored(read: Mapping[Path, pa.Table], without: Collection[str]) -> Scored:
+    files, tables = list(read), list(read.values())
     counts = [_counts(table, path, without) for table, path in zip(tables, files, strict=True)]
     for one, path in zip(counts[1:], files[1:], strict=True):
         disagreement = differ(counts[0], one)
@@ -79,20 +115,17 @@ def differ(one: ImageCounts, other: ImageCounts) -> str | None:
     return None
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: Path) -> pa.Table | Lost:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:  # `read_table` would load pandas for the same
             table = file.read()
     except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file, so the scores of each image are lost",
-            hint="bring the run's directory back, or train it again: intervals are made of these scores",
-        ) from None
+        return Lost(path, "no such file, so the scores of each image are lost")
     except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path}: not a table of scores that can be read ({_first_line(error)})") from error
+        return Lost(path, f"not a table of scores that can be read ({_first_line(error)})")
     missing = [name for name in _COLUMNS if name not in table.column_names]
     if missing:
-        raise UserError(f"{path}: not a table of scores: it lacks the column `{missing[0]}`")
+        return Lost(path, f"not a table of scores: it lacks the column `{missing[0]}`")
     return table
 
 

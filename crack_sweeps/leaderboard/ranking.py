@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -68,17 +68,16 @@ def ranked(
     rivals: Sequence[tuple[Entry, Scored]],
     split: Split,
     sort: Figure,
-    spent: Sequence[ArmBudget],
+    spent: Mapping[str, ArmBudget],
 ) -> list[BoardRow]:
     """The rows above the line, in the order of their figures."""
-    by_arm = {budget.arm: budget for budget in spent}
     placed = standings([scored.counts for _, scored in rivals], sort)
     leader = rivals[placed[0].rival][1]
     rows = []
     for standing in placed:
         entry, scored = rivals[standing.rival]
         notes = _seed_notes(scored, None if scored is leader else leader)
-        row = entry_row(records, entry, scored, split, budget=by_arm.get(entry.arm), notes=notes)
+        row = entry_row(records, entry, scored, split, budget=spent.get(entry.arm), notes=notes)
         ahead = standing.ahead
         rows.append(
             dataclasses.replace(

@@ -114,21 +114,23 @@ class BoardRow:
 def entry_row(
     records: Records,
     entry: Entry,
-    scored: Scored,
+    scored: Scored | None,
     split: Split,
     *,
     budget: ArmBudget | None = None,
     notes: tuple[str, ...] = (),
 ) -> BoardRow:
-    """The row of an entry, not ranked yet."""
-    counts, rows = scored.counts, entry.rows
+    """The row of an entry, not ranked yet; without scores it has no figures, and all else that is known."""
+    rows = entry.rows
     figures: dict[str, float | None] = {}
-    for figure in FIGURES:
-        found = estimate(counts, figure)
-        figures |= {figure: found.value, f"{figure}_low": found.low, f"{figure}_high": found.high}
+    if scored is not None:
+        for figure in FIGURES:
+            found = estimate(scored.counts, figure)
+            figures |= {figure: found.value, f"{figure}_low": found.low, f"{figure}_high": found.high}
     peaks = [peak for row in rows if (peak := peak_bytes(row["peaks"])) is not None]
     speeds = [speed for row in rows if (speed := row.get("images_per_s")) is not None]
-    thresholds = tuple(threshold for threshold in scored.thresholds if threshold is not None)
+    of_seeds = scored.thresholds if scored is not None else ()
+    thresholds = tuple(threshold for threshold in of_seeds if threshold is not None)
     return BoardRow(
         rank=None,
         name=entry.name,
@@ -138,9 +140,9 @@ def entry_row(
         **figures,  # type: ignore[arg-type]
         thresholds=thresholds if thresholds and entry.threshold_origin is not None else None,
         threshold_origin=entry.threshold_origin,
-        num_seeds=None if entry.kind == "floor" else counts.num_seeds,
-        num_images=len(counts.names),
-        num_photographs=counts.num_units,
+        num_seeds=scored.counts.num_seeds if scored is not None and entry.kind != "floor" else None,
+        num_images=len(scored.counts.names) if scored is not None else None,
+        num_photographs=scored.counts.num_units if scored is not None else None,
         num_trials=budget.num_trials if budget is not None else None,
         num_epochs=budget.num_epochs if budget is not None else None,
         budget_note=budget.note if budget is not None else None,
@@ -154,7 +156,7 @@ def entry_row(
         data_digest=rows[-1]["data_digest"] if rows else entry.data_digest,
         quick_look=rows[-1]["quick_look"] if rows else None,
         test_looks=num_test_looks(records, entry.arm) if rows else None,
-        notes=notes,
+        notes=(*entry.notes, *notes),
         run_dirs=tuple(row["run_dir"] for row in rows),
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
 from crack_sweeps.console import Table, human_bytes
+from crack_sweeps.errors import UserError
 from crack_sweeps.leaderboard.board import Board, board
 from crack_sweeps.leaderboard.records import read_records
 from crack_sweeps.leaderboard.rows import BoardRow
@@ -68,11 +69,14 @@ def answer(board: Board) -> str:
 
 
 def answer_of(folder: StudyFolder) -> str | None:
-    """The same of a study; None where no trial is complete."""
+    """The same of a study, or why there is none; None where no trial is complete."""
     records = read_records(folder)
     if not any(row["outcome"] == "complete" for row in records.trials):
         return None
-    return answer(board(folder, records=records))
+    try:
+        return answer(board(folder, records=records))
+    except UserError as error:  # the study ended all the same; what cannot be ranked is said in the answer's place
+        return f"none: {error.message}"
 
 
 def caveats(board: Board) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -97,12 +98,32 @@ def test_where_nothing_was_searched_the_way_to_begin_is_told(sweeps: Callable) -
     assert "sweeps study" in answer.err
 
 
-def test_a_damaged_ledger_and_lost_scores_are_one_line(sweeps: Callable, study: ThreeArms) -> None:
-    [path] = Path("artifacts/outputs").glob("*-unet.final-1/scores_test.parquet")
-    path.unlink()
+def test_a_training_whose_directory_was_deleted_is_left_out_and_named_everywhere(
+    sweeps: Callable, study: ThreeArms
+) -> None:
+    [lost] = Path("artifacts/outputs").glob("*-unet.final-1")
+    shutil.rmtree(lost)
+    note = f"unet: seed 1 of run {lost.name} is left out: {lost}/scores_test.parquet: no such file"
+    for flags in ([], ["--all"], ["--markdown"]):
+        answer = sweeps("leaderboard", *flags)
+        assert answer.code == 0
+        assert f"- {note}" in answer.out
+    row = next(row for row in json.loads(sweeps("leaderboard", "--json").out) if row["arm"] == "unet")
+    assert row["num_seeds"] == 2
+    assert note.removeprefix("unet: ") in row["notes"][0]
+    answer = sweeps("leaderboard", "--split", "val")
+    assert answer.code == 0
+    assert note.replace("_test", "") in answer.out
+
+
+def test_a_damaged_ledger_and_scores_that_are_all_lost_are_one_line(sweeps: Callable, study: ThreeArms) -> None:
+    shutil.rmtree("artifacts")
     answer = sweeps("leaderboard")
-    assert answer.code == 2
-    assert answer.err.startswith(f"error: {path}: no such file")
+    assert (answer.code, answer.out) == (2, "")
+    first = "artifacts/outputs/20260101-120000-trio-hybrid.final-0/scores_test.parquet: no such file"
+    told = "error: study trio: the scores of all 9 trainings are lost, so there is nothing to rank"
+    assert answer.err.startswith(f"{told} ({first}")
+    assert "bring the run's directory back" in answer.err
     study.folder.ledger.write_text("nothing\n")
     answer = sweeps("leaderboard")
     assert answer.code == 2

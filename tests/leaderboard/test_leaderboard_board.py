@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
@@ -383,20 +382,6 @@ def test_rows_of_different_images_are_not_ranked_together(finished: ThreeArms) -
         finished.write_scores(path, 0.5, split="test", groups=["one"] * 12)
     with pytest.raises(UserError, match="trio/0 and trio/unet/0 were not scored on the same images"):
         board(finished.folder)
-
-
-def test_missing_and_damaged_scores_are_named(finished: ThreeArms) -> None:
-    path = Path(board(finished.folder).rows[0].run_dirs[0]) / "scores_test.parquet"
-    path.write_bytes(b"no table")
-    with pytest.raises(UserError, match=r"scores_test.parquet: not a table of scores that can be read"):
-        board(finished.folder)
-    pyarrow.parquet.write_table(pa.table({"name": ["photo-000"]}), path)
-    with pytest.raises(UserError, match="it lacks the column `group`"):
-        board(finished.folder)
-    path.rename(path.with_name("aside"))
-    with pytest.raises(UserError, match=r"scores_test.parquet: no such file") as error:
-        board(finished.folder)
-    assert "bring the run's directory back" in str(error.value.hint)
 
 
 def test_a_damaged_ledger_is_named_with_the_command_that_writes_it_anew(finished: ThreeArms) -> None:

@@ -359,11 +359,33 @@ def test_runs_whose_directories_are_gone_cost_their_figures_and_nothing_else(beg
     study.end()
     shutil.rmtree("artifacts")
     said = words(study)
-    assert "There is no answer yet. artifacts/outputs/" in said
+    assert "There is no answer yet. study made: the scores of all 9 trainings are lost" in said
     assert "no such file, so the scores of each image are lost" in said
     assert "No complete training has its log in place" in said
     assert "The directories of the runs are not here" in said
     assert "A step is the best value so far" in said
+
+
+def test_a_training_whose_scores_are_lost_and_an_arm_that_lost_all_are_told(begin: Begin) -> None:
+    import shutil
+
+    study = begin()
+    study.search(2)
+    study.finalists(overlays=False)
+    study.end()
+    outputs = Path("artifacts/outputs")
+    one, *_ = sorted(outputs.glob("*unet_resnet50.final*"))
+    shutil.rmtree(one)
+    for run in outputs.glob("*deeplabv3plus_resnet50.final*"):
+        (run / "scores_test.parquet").write_bytes(b"no table")
+    found = Read(page(read_findings(study.folder)))
+    said = " ".join(found.words.split())
+    assert f"of run {one.name} is left out: {one}/scores_test.parquet: no such file" in said
+    assert "deeplabv3plus_resnet50: no score: all 3 trainings have lost it" in said
+    _, *rows = found.tables["ranking"]
+    assert [row[8] for row in rows] == ["3", "2", "–"]
+    assert rows[2][:3] == ["–", "deeplabv3plus_resnet50made/deeplabv3plus_resnet50/0", "–"]
+    assert rows[2][4].startswith("no score: all 3 trainings have lost it")
 
 
 @pytest.mark.parametrize("file", ["events.jsonl", "curve.json", "scores.parquet", "environment.json"])

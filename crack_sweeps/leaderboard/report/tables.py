@@ -125,12 +125,13 @@ def leaderboard(findings: Findings, board: Board) -> Html:
 
 def _board_row(findings: Findings, board: Board, row: BoardRow, ends: tuple[float, float]) -> list[Cell]:
     hours, speed, params = row.gpu_hours, row.images_per_s, row.num_params
+    is_arm = row.rank is not None or row.kind in ("finalist", "trial")
     return [
         Cell(_rank(row, board), row.rank),
         Cell(
-            joined([swatch(findings.colour(row.arm)), row.arm if row.rank is not None else row.name]),
+            joined([swatch(findings.colour(row.arm)), row.arm if is_arm else row.name]),
             value=row.arm,
-            below=row.name if row.rank is not None else {"floor": "learns nothing"}.get(row.kind, row.kind),
+            below=row.name if is_arm else {"floor": "learns nothing"}.get(row.kind, row.kind),
             kept_whole=True,
         ),
         _figure_cell(row, "crack_iou"),
