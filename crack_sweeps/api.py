@@ -11,8 +11,8 @@ from crack_sweeps.data.open import open_photos
 from crack_sweeps.deploy.evaluate import evaluate_run as evaluate_run
 from crack_sweeps.deploy.predict import predict_photos as predict_photos
 from crack_sweeps.errors import CheckpointError, DiskFull, StoreError, UserError
-from crack_sweeps.runs.directory import RunDirectory, find_run
-from crack_sweeps.runs.plan import Plan, make_plan
+from crack_sweeps.runs.directory import OUTPUTS, RunDirectory, find_run
+from crack_sweeps.runs.plan import Cost, Plan, make_plan
 from crack_sweeps.runs.preparation import Origin, Prepared, prepare, weights_digest
 from crack_sweeps.runs.record import RunRecord, read_record, with_mlflow_id
 from crack_sweeps.runs.resume import (
@@ -28,12 +28,15 @@ from crack_sweeps.runs.resume import (
 from crack_sweeps.runs.slimming import is_slim, slim
 from crack_sweeps.runs.training_run import Began, Ended, Halt, Locked, Membership, Stop, Update, begin_run, proceed
 from crack_sweeps.specs.loading import Resolved, resolve
+from crack_sweeps.study.calibration import calibrate, host_name
 from crack_sweeps.study.naming import trial_settings
 from crack_sweeps.tracking.location import StoreLocation, require_local, store_location
 from crack_sweeps.tracking.start import MirrorHandle, start_mirror
 from crack_sweeps.tracking.tensorboard import write_board
 from crack_sweeps.training.device import choose_device
-from crack_sweeps.training.nvml import detect_machine
+from crack_sweeps.training.footprint import DeviceType, MemoryForecast
+from crack_sweeps.training.forecast import device_type
+from crack_sweeps.training.nvml import detect_machine, visible_gpus
 
 ARTIFACTS = Path("artifacts")
 MIRROR_PATIENCE_S = 60.0  # after a training; what is not sent by then goes on in the background
@@ -181,7 +184,17 @@ def plan(
 ) -> Plan:
     """What `run` would do, in figures; trains nothing and writes nothing (`sweeps run --dry-run`)."""
     resolved = _resolved(experiment, overrides, data, profile, seed, trial)
-    return make_plan(resolved, device=choose_device(resolved.profile), artifacts=ARTIFACTS)
+    device = choose_device(resolved.profile)
+    made = make_plan(resolved, device=device, artifacts=ARTIFACTS)
+    return replace(made, cost=with_process(made.cost, device_type(device)))
+
+
+def with_process(cost: Cost, on: DeviceType) -> Cost:
+    """The cost with what the whole process will hold, by the runs that were measured on this device."""
+    name = host_name() if on == "cpu" else next((gpu.name for gpu in visible_gpus()), "a GPU")
+    calibration = calibrate(name, OUTPUTS, on=on)
+    needed = calibration.peak(MemoryForecast(**cost.memory))
+    return replace(cost, process_bytes=needed, calibration_runs=calibration.num_runs)
 
 
 def _resolved(

@@ -21,6 +21,7 @@ def estimate(
     import torch
 
     from crack_sweeps import console
+    from crack_sweeps.api import with_process
     from crack_sweeps.runs.plan import estimate_cost
     from crack_sweeps.specs.loading import resolve
     from crack_sweeps.training.nvml import detect_machine
@@ -34,6 +35,7 @@ def estimate(
     else:
         half = torch.bfloat16 if training.use_amp else None
         cost = estimate_cost(resolved.experiment, on="cuda", amp_dtype=half)
+    cost = with_process(cost, "cpu" if resolved.profile == "cpu" else "cuda")
     if json:
         from dataclasses import asdict
         from json import dumps

@@ -89,4 +89,12 @@ def cost_rows(cost: Cost) -> Rows:
         ("FLOPs", f"{cost.flops_per_crop / 1e9:.2f} G per {cost.crop_px} px crop (a multiply-add counts as two)"),
         ("peak memory", f"{human_bytes(memory['total_bytes'])} forecast at batch {cost.batch_size}"),
         *((f"  {name}", human_bytes(value)) for name, value in parts.items()),
+        *([("  process in all", _process(cost))] if cost.process_bytes is not None else []),
     ]
+
+
+def _process(cost: Cost) -> str:
+    assert cost.process_bytes is not None
+    runs = f"{cost.calibration_runs} run{'' if cost.calibration_runs == 1 else 's'} on this device"
+    by = f"calibrated by {runs}" if cost.calibration_runs else "a rule of thumb until runs on this device are measured"
+    return f"{human_bytes(cost.process_bytes)} with context and libraries, {by}"

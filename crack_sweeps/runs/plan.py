@@ -29,6 +29,8 @@ class Cost:
         num_params: Weights that can be trained.
         flops_per_crop: Multiplications and additions of one forward pass over one crop, each counted as one.
         memory: Forecast peak of training, in bytes, by what it is for.
+        process_bytes: What the whole process will hold, context and libraries included; None where nobody asked.
+        calibration_runs: Runs on this device that `process_bytes` is calibrated by; with 0 it is a rule of thumb.
     """
 
     experiment: str
@@ -38,6 +40,8 @@ class Cost:
     crop_px: int
     batch_size: int
     memory: dict[str, Any]
+    process_bytes: int | None = None
+    calibration_runs: int = 0
 
 
 @dataclass(frozen=True)

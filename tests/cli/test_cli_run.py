@@ -182,3 +182,12 @@ def test_sixteen_runs_at_once_on_a_fresh_store_all_finish(here: Path, photos: Pa
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.count("FINISHED") == 16
     assert done.stdout.count("RUNNING") == 0
+
+
+def test_an_estimate_says_what_the_whole_process_will_hold(sweeps: Callable) -> None:
+    told = sweeps("estimate", "unet_small", "--profile", "cpu")
+    assert "process in all" in told.out
+    assert "a rule of thumb until runs on this device are measured" in told.out
+    cost = json.loads(sweeps("estimate", "unet_small", "--profile", "cpu", "--json").out)
+    assert cost["process_bytes"] > cost["memory"]["total_bytes"] > 0
+    assert cost["calibration_runs"] == 0
