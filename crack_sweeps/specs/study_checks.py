@@ -125,7 +125,8 @@ def _translate(place: tuple[str | int, ...], details: list[ErrorDetails]) -> Com
     if type_ == "too_short":
         return Complaint(place, f"{here} is empty", description)
     if type_.endswith("_type") or len(details) > 1:
-        return Complaint(place, f"{here} is {shown(value)}, must be {_kind(place, field)}", description)
+        remedy = _as_a_group(place, value, field) or description
+        return Complaint(place, f"{here} is {shown(value)}, must be {_kind(place, field)}", remedy)
     problem, hint = problem_of(detail, field)
     return Complaint(place, f"{here} is {shown(value)}, {problem}", hint or description)
 
@@ -155,6 +156,15 @@ def _field(place: tuple[str | int, ...]) -> tuple[FieldInfo | None, list[str]]:
         members = tuple(inner for member in members for inner in (get_args(member) or (member,)))  # of a list its items
         group = next((inner for inner in members if isinstance(inner, type) and issubclass(inner, Frozen)), None)
     return field, siblings
+
+
+def _as_a_group(place: tuple[str | int, ...], value: Any, field: FieldInfo | None) -> str | None:
+    """How one value is written where a group belongs: as the first of its settings."""
+    members = alternatives(field.annotation) if field is not None else ()
+    group = next((one for one in members if isinstance(one, type) and issubclass(one, Frozen)), None)
+    if group is None or not isinstance(value, (str, int, float)):
+        return None
+    return f"write `{place[-1]}: {{{next(iter(group.model_fields))}: {value}}}`"
 
 
 WORDS = {

@@ -105,7 +105,7 @@ BESIDE_IT = {
     "budget: {trials: 0}": ("`budget.trials` is 0, must be at least 1", "Trials that train"),
     "budget: {trials: true}": ("`budget.trials` is true, must be a whole number", "Trials that train"),
     "budget: {gpu_hours: -1}": ("`budget.gpu_hours` is -1, must be greater than 0", "Hours"),
-    "budget: 30": ("`budget` is 30, must be a group of settings", "How many trials"),
+    "budget: 30": ("`budget` is 30, must be a group of settings", "write `budget: {trials: 30}`"),
     "sampler: {name: tpee}": ("`sampler.name` is 'tpee', must be tpe, random, gp or cmaes", "did you mean `tpe`?"),
     "pruner: {reduction_factor: 1}": ("`pruner.reduction_factor` is 1, must be at least 2", "one of this many"),
     "pruner: {min_epoch: 1}": ("`pruner.min_epoch` is not a setting of a study", "did you mean `min_epochs`?"),
