@@ -21,7 +21,7 @@ def write_artifacts(folder: StudyFolder) -> list[Path]:
     Raises:
         UserError: A file of the study itself is damaged.
     """
-    findings = read_findings(folder)
+    findings = read_findings(folder, at_end=True)
     written = _leaderboard(folder, findings.board) if findings.board is not None else []
     durable.write_text(default_path(folder), page(findings))
     return [*written, default_path(folder)]

@@ -24,8 +24,10 @@ from crack_sweeps.leaderboard.ranking import ranked
 from crack_sweeps.leaderboard.records import Records, read_records
 from crack_sweeps.leaderboard.rows import BoardRow, entry_row, num_test_looks, recorded_floor_rows, trial_row
 from crack_sweeps.leaderboard.statistics import FIGURES, Figure
+from crack_sweeps.leaderboard.unfinished import unfinished
 from crack_sweeps.specs.words import listed, nearest
 from crack_sweeps.study.folder import StudyFolder, find_study
+from crack_sweeps.study.standing import Standing, StudyReader
 
 SPLITS: tuple[Split, ...] = ("val", "test")
 
@@ -48,6 +50,7 @@ class Board:
         num_photographs: That these were cut from.
         num_dropped: Leaked images that were left out on request; None where nobody asked.
         warnings: What a reader should know before trusting the table.
+        unfinished: How far the study is, where it has not ended; the first of the warnings.
     """
 
     study: str
@@ -63,6 +66,7 @@ class Board:
     num_photographs: int
     num_dropped: int | None
     warnings: tuple[str, ...] = field(default=())
+    unfinished: str | None = None
 
     @property
     def rows(self) -> tuple[BoardRow, ...]:
@@ -82,6 +86,8 @@ def board(
     all_trials: bool = False,
     drop_leaked: bool = False,
     records: Records | None = None,
+    standing: Standing | None = None,
+    at_end: bool = False,
 ) -> Board:
     """The leaderboard of a study.
 
@@ -92,6 +98,8 @@ def board(
         all_trials: List every trial too, below the line.
         drop_leaked: Leave out test images that were cut from photos of train or validation.
         records: The study's files, where they were read already.
+        standing: How the study stands, where that is known already.
+        at_end: The study ends with this table, although its files do not say so yet.
 
     Raises:
         UserError: There is nothing to rank, for nothing is trained or all scores are lost; a file of the study is
@@ -123,6 +131,8 @@ def board(
             below.append(entry_row(records, entry, scored, on, notes=(reason,) if reason else ()))
     if on == "val" and not any(row.kind == "floor" for row in below):
         below += recorded_floor_rows(entries[0])
+    so_far = None if at_end else unfinished(standing if standing is not None else StudyReader(folder).read())
+    warnings = _warnings(records, on, num_dropped)
     trials = [trial_row(row) for row in records.trials if row.get("finalist_of") is None] if all_trials else []
     return Board(
         study=folder.name,
@@ -137,7 +147,8 @@ def board(
         num_images=len(reference.counts.names),
         num_photographs=reference.counts.num_units,
         num_dropped=num_dropped,
-        warnings=tuple(_warnings(records, on, num_dropped)),
+        warnings=(*([so_far] if so_far is not None else ()), *warnings),
+        unfinished=so_far,
     )
 
 

@@ -120,7 +120,7 @@ def _read(path: Path) -> pa.Table | Lost:
         with pyarrow.parquet.ParquetFile(path) as file:  # `read_table` would load pandas for the same
             table = file.read()
     except FileNotFoundError:
-        return Lost(path, "no such file, so the scores of each image are lost")
+        return Lost(path, "no such file")
     except (OSError, pa.ArrowException) as error:
         return Lost(path, f"not a table of scores that can be read ({_first_line(error)})")
     missing = [name for name in _COLUMNS if name not in table.column_names]

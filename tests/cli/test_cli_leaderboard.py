@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from hand_made_study import append
 from three_arm_study import ThreeArms
 
 
@@ -28,6 +29,7 @@ def study(here: Path) -> ThreeArms:
     study.floors()
     study.outside("theirs", 0.9, threshold_origin="oracle")
     study.data(warnings=["2 of 12 test photos leak"], leaked_test=["photo-000", "photo-004"])
+    append(study.folder.events, "ended", status="FINISHED", reason=None)
     return study
 
 
@@ -45,6 +47,16 @@ def test_the_table_is_data_and_the_warnings_are_talk(sweeps: Callable, study: Th
         "warning: 2 of 12 test photos leak",
         "warning: `--drop-leaked` ranks without the 2 leaked test images",
     ]
+
+
+def test_a_study_that_is_not_finished_says_how_far_it_is_and_how_to_go_on(sweeps: Callable, study: ThreeArms) -> None:
+    append(study.folder.events, "ended", status="KILLED", reason="SIGTERM")
+    told = "the study is not finished: 2 of 4 trials of hybrid have trained and 0 of 9 finalist trainings are there; "
+    for flags in ([], ["--json"]):
+        answer = sweeps("leaderboard", *flags)
+        assert answer.code == 0
+        assert answer.err.splitlines()[0].startswith(f"warning: {told}`sweeps study trio ")
+    assert f"- warning: {told}" in sweeps("leaderboard", "--markdown").out
 
 
 def test_leaked_images_are_left_out_on_request_and_counted(sweeps: Callable, study: ThreeArms) -> None:

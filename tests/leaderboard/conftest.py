@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from hand_made_study import append
 from three_arm_study import ThreeArms
 
 
@@ -35,4 +36,5 @@ def finished(trio: ThreeArms) -> ThreeArms:
     trio.finals("hybrid", (0.61, 0.60, 0.605), spread=0.05)
     trio.finals("unet", (0.60, 0.595, 0.61), spread=0.05)
     trio.finals("deeplab", (0.41, 0.40, 0.405), spread=0.05)
+    append(trio.folder.events, "ended", status="FINISHED", reason=None)
     return trio

@@ -67,7 +67,7 @@ def test_the_note_names_seed_run_and_file_and_nobody_elses_row_has_it(finished: 
     lose("unet", 1)
     found = board(finished.folder)
     path = run_of("unet", 1) / "scores_test.parquet"
-    note = f"seed 1 of run {path.parent.name} is left out: {path}: no such file, so the scores of each image are lost"
+    note = f"seed 1 of run {path.parent.name} is left out: {path}: no such file"
     assert [row.arm for row in found.rows if note in row.notes] == ["unet"]
     assert f"unet: {note}" in caveats(found)
     assert note in markdown(found)

@@ -8,6 +8,7 @@ from crack_sweeps.leaderboard import wording
 from crack_sweeps.leaderboard.board import Board
 from crack_sweeps.leaderboard.report.findings import Findings
 from crack_sweeps.leaderboard.report.words import counted, figure
+from crack_sweeps.leaderboard.unfinished import how_far
 from crack_sweeps.specs.words import listed
 from crack_sweeps.study.standing import State
 
@@ -44,14 +45,14 @@ def caveats(findings: Findings) -> Iterator[str]:
         return
     yield from _floors(board)
     yield from wording.caveats(board)[1:]  # the first says how the table is read, and stands below it
-    yield from board.warnings
+    yield from (warning for warning in board.warnings if warning != board.unfinished)  # _state has said it
     if findings.without_leaks is not None:
         yield _without_leaks(board, findings.without_leaks)
 
 
 def _state(findings: Findings) -> Iterator[str]:
     standing = findings.standing
-    told = f"{standing.num_trained} of {standing.num_trials} trials of {findings.arms[0].name} have trained"
+    told = how_far(standing)
     if standing.state == "running" and not findings.all_trained:
         yield f"the study is still running: {told}, {counted(len(standing.running), 'training')} under way"
     elif standing.state in _STATES:

@@ -111,8 +111,11 @@ class Findings:
         return list(_environments(self.records.trials))
 
 
-def read_findings(folder: StudyFolder) -> Findings:
+def read_findings(folder: StudyFolder, *, at_end: bool = False) -> Findings:
     """Everything of a study that a report needs.
+
+    Args:
+        at_end: The study ends with this report, although its files do not say so yet.
 
     Raises:
         UserError: A file of the study is damaged.
@@ -122,11 +125,11 @@ def read_findings(folder: StudyFolder) -> Findings:
     found: Board | None = None
     missing: UserError | None = None
     try:
-        found = board(folder, records=records)
+        found = board(folder, records=records, standing=standing, at_end=at_end)
     except UserError as error:  # the report says it in the leaderboard's place
         missing = error
     leaked = found is not None and found.split == "test" and records.data.get("leaked_test")
-    without = board(folder, records=records, drop_leaked=True) if leaked else None
+    without = board(folder, records=records, standing=standing, drop_leaked=True) if leaked else None
     return Findings(records, standing, found, missing, without)
 
 
