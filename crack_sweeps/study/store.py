@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -105,7 +106,7 @@ class Store:
                 ) from error
             except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.OptunaError, RuntimeError) as error:
                 text = mask(str(error).strip().splitlines()[0])
-                raise StoreError(f"{self._shown}: cannot be used ({text})", hint="check --storage") from error
+                raise StoreError(f"{self._shown}: cannot be used ({text})", hint=_how_to_name(url)) from error
 
     def trials(self, arm: str) -> list[Trial]:
         """All trials of an arm by number."""
@@ -337,6 +338,15 @@ def address_of(folder: StudyFolder, given: str | None) -> str | None:
     if given is not None and mask(given) == kept:
         return given
     return None if "***" in kept else kept
+
+
+def _how_to_name(url: str) -> str:
+    """What to do about an address that cannot be used."""
+    if url.startswith("postgres://"):
+        return "SQLAlchemy calls it postgresql://"
+    if re.match(r"[a-z0-9+]+://", url) is None:
+        return "--storage takes an address such as postgresql://me@server/db or sqlite:///studies.db"
+    return "check --storage: its server, name and rights"
 
 
 def _mark_of(folder: StudyFolder) -> dict[str, str]:

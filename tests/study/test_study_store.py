@@ -178,6 +178,16 @@ def test_a_server_that_restarts_while_the_store_is_opened_is_waited_for(
         opened(study, None, patience_s=0)
 
 
+@pytest.mark.parametrize(
+    ("url", "remedy"),
+    [("postgres://h/db", "postgresql://"), ("foo", "--storage takes an address such as postgresql://me@server/db")],
+)
+def test_an_address_that_is_none_is_shown_how_to_write_one(study: ResolvedStudy, url: str, remedy: str) -> None:
+    with pytest.raises(StoreError, match="cannot be used") as caught:
+        Store(url, "toy", study.all_arms, study.spec.objective)
+    assert remedy in (caught.value.hint or "")
+
+
 def test_a_driver_that_is_missing_is_named_with_what_to_install(study: ResolvedStudy) -> None:
     with pytest.raises(StoreError, match=r"^mysql://\*\*\*@server/db: .* the Python module MySQLdb, is not installed$"):
         Store("mysql://me:hunter2@server/db", "toy", study.all_arms, study.spec.objective)
