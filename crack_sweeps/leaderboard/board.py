@@ -19,6 +19,7 @@ from crack_sweeps.leaderboard.entries import (
     outside,
 )
 from crack_sweeps.leaderboard.images import BRING_BACK, read_those_left
+from crack_sweeps.leaderboard.learned import with_floor_notes
 from crack_sweeps.leaderboard.lost import read_entry
 from crack_sweeps.leaderboard.ranking import ranked
 from crack_sweeps.leaderboard.records import Records, read_records
@@ -138,7 +139,7 @@ def board(
         study=folder.name,
         split=on,
         sort=sort_by,
-        ranked=tuple(ranked(records, rivals, on, sort_by, spent)),
+        ranked=with_floor_notes(ranked(records, rivals, on, sort_by, spent), below, sort_by),
         below=tuple(below),
         trials=tuple(trials),
         arms=tuple(spent.values()),

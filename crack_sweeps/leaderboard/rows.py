@@ -106,6 +106,11 @@ class BoardRow:
         value = getattr(self, name)
         return None if value is None else Estimate(value, getattr(self, f"{name}_low"), getattr(self, f"{name}_high"))
 
+    def value(self, name: Figure) -> float:
+        """One of the four figures, of a row that is known to have it."""
+        value: float = getattr(self, name)
+        return value
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as `--json` prints them."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in vars(self).items()}

@@ -30,6 +30,12 @@ from crack_sweeps.evaluation.scores import metrics
 
 Figure = Literal["crack_iou", "crack_f1", "crack_iou_image", "crack_f1_image"]
 FIGURES: tuple[Figure, ...] = ("crack_iou", "crack_f1", "crack_iou_image", "crack_f1_image")
+FIGURE_NAMES: dict[Figure, str] = {
+    "crack_iou": "crack IoU",
+    "crack_f1": "crack F1",
+    "crack_iou_image": "crack IoU per image",
+    "crack_f1_image": "crack F1 per image",
+}
 LEVEL = 0.95
 # Three seeds tell badly how much of the doubt is theirs. Satterthwaite's freedom, taken at its word, names a false
 # winner in up to 5.3 of 100 simulated tables of three equal arms; reckoned as if seeds varied twice as much, in 3.6.

@@ -10,18 +10,13 @@ from dataclasses import fields
 from crack_sweeps.console import Table, human_bytes
 from crack_sweeps.errors import UserError
 from crack_sweeps.leaderboard.board import Board, board
+from crack_sweeps.leaderboard.learned import best_floor, is_below
 from crack_sweeps.leaderboard.records import read_records
 from crack_sweeps.leaderboard.rows import BoardRow
-from crack_sweeps.leaderboard.statistics import FIGURES, Figure
+from crack_sweeps.leaderboard.statistics import FIGURE_NAMES, FIGURES, Figure
 from crack_sweeps.specs.words import listed
 from crack_sweeps.study.folder import StudyFolder
 
-FIGURE_NAMES: dict[Figure, str] = {
-    "crack_iou": "crack IoU",
-    "crack_f1": "crack F1",
-    "crack_iou_image": "crack IoU per image",
-    "crack_f1_image": "crack F1 per image",
-}
 SHORT_NAMES: dict[Figure, str] = {
     "crack_iou": "IoU",
     "crack_f1": "F1",
@@ -51,7 +46,20 @@ def heading(board: Board) -> str:
 
 
 def answer(board: Board) -> str:
-    """Who wins, and whether it is real, in one sentence."""
+    """Who wins, and whether it is real, in one sentence; and in another who has learned nothing."""
+    return " ".join([_who_wins(board), *_below_floor(board)])
+
+
+def _below_floor(board: Board) -> Iterator[str]:
+    floor = best_floor(board.below, board.sort)
+    lost = [row for row in board.ranked if is_below(row, floor, board.sort)]
+    if floor is not None and lost:
+        named = listed([f"{label(row)} ({row.value(board.sort):.3f})" for row in lost], "and")
+        than = f"{floor.name}, which learns nothing and has {floor.value(board.sort):.3f}"
+        yield f"{named} {'is' if len(lost) == 1 else 'are'} below {than}."
+
+
+def _who_wins(board: Board) -> str:
     leader, *others = board.ranked
     figure = FIGURE_NAMES[board.sort]
     best = f"{label(leader)} has {figure} {_with_interval(leader, board.sort)}"

@@ -49,6 +49,14 @@ def test_the_table_is_data_and_the_warnings_are_talk(sweeps: Callable, study: Th
     ]
 
 
+def test_an_arm_below_a_floor_is_named_beneath_the_table(sweeps: Callable, study: ThreeArms) -> None:
+    study.write_scores(study.folder.path / "floors" / "otsu-test.parquet", 0.5, split="test")
+    answer = sweeps("leaderboard")
+    assert answer.code == 0
+    assert " is below Otsu, which learns nothing and has 0.500." in answer.out
+    assert "- deeplab: below the floor: crack IoU 0." in answer.out
+
+
 def test_a_study_that_is_not_finished_says_how_far_it_is_and_how_to_go_on(sweeps: Callable, study: ThreeArms) -> None:
     append(study.folder.events, "ended", status="KILLED", reason="SIGTERM")
     told = "the study is not finished: 2 of 4 trials of hybrid have trained and 0 of 9 finalist trainings are there; "
