@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sqlite3
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ def speaking_to(location: StoreLocation) -> Iterator[None]:
                 hint="the run directory has everything; once the cause is mended, `sweeps doctor --fix` sends it",
             ) from error
         raise Unreachable(f"{location.shown}: {text}") from error
-    except (OSError, SQLAlchemyError) as error:
+    except (OSError, SQLAlchemyError, sqlite3.OperationalError) as error:
         text = mask(str(error) or type(error).__name__).strip().splitlines()[0][:300]
         raise Unreachable(f"{location.shown}: {text}") from error
 

@@ -25,7 +25,7 @@ def prepare_store(location: StoreLocation) -> None:
     in a file beside, and renamed into place: neither a second process nor a crash ever sees half a schema.
 
     Raises:
-        StoreError: The store stands on a network file system, or a newer MLflow made it.
+        StoreError: The store stands on a network file system, is damaged, or a newer MLflow made it.
     """
     quiet_mlflow()
     if location.lock is None or location.artifacts is None:
@@ -38,8 +38,46 @@ def prepare_store(location: StoreLocation) -> None:
             return
         if not location.database.exists() or location.database.stat().st_size == 0:
             _create(location.database, location.artifacts)
-        _migrate(location.database, location)
+        try:
+            _migrate(location.database, location)
+        except sqlite3.OperationalError:  # locked, say, which may pass
+            raise
+        except sqlite3.DatabaseError as error:
+            raise damaged(location, str(error)) from error
         _open(location.uri, location.artifacts)
+
+
+def require_whole(location: StoreLocation) -> None:
+    """Refuse a SQLite file that is damaged; reads all of it.
+
+    Raises:
+        StoreError: It is no database, or its pages do not fit together, or it cannot be opened.
+    """
+    database = location.database
+    if database is None or not database.exists() or database.stat().st_size == 0:
+        return
+    try:
+        with closing(existing(database)) as connection:
+            (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError as error:
+        raise StoreError(f"{location.shown}: cannot be opened ({error})", hint="see who else uses it") from error
+    except sqlite3.DatabaseError as error:
+        raise damaged(location, str(error)) from error
+    if said != "ok":
+        raise damaged(location, " ".join(said.split()))
+
+
+def existing(database: Path) -> sqlite3.Connection:
+    """A connection to a file that is there; none is made."""
+    return sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=5)
+
+
+def damaged(location: StoreLocation, text: str) -> StoreError:
+    """What to do about a store's file that SQLite cannot read."""
+    return StoreError(
+        f"{location.shown}: is damaged ({text})",
+        hint="move it aside; `sweeps doctor --fix` makes a new one and sends all runs to it",
+    )
 
 
 def _open(uri: str, artifacts: Path) -> None:

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,9 +17,10 @@ from http.client import HTTPConnection, HTTPException
 from urllib.parse import urlencode
 
 from crack_sweeps import console
-from crack_sweeps.errors import StoreError, SweepsError
+from crack_sweeps.errors import StoreError, SweepsError, UserError
 from crack_sweeps.tracking.connection import StoreConnection
 from crack_sweeps.tracking.location import StoreLocation, store_location
+from crack_sweeps.tracking.store import require_whole
 
 HOST = "127.0.0.1"
 # MLflow 3 opens on its pages for language models, whatever kind an experiment says it is, unless the address says this.
@@ -30,9 +32,13 @@ def ui_command(port: int) -> list[str]:
     """What to run. It makes the store first where there is none, so that the UI opens before the first run too.
 
     Raises:
-        StoreError: The runs are on a server, which has a UI of its own.
+        StoreError: The runs are on a server, which has a UI of its own; or the store's file is damaged.
+        UserError: The port is taken: what answers there is somebody else's page.
     """
-    _require_no_server(store_location())
+    location = store_location()
+    _require_no_server(location)
+    _require_free(port)
+    require_whole(location)
     return [sys.executable, "-m", "crack_sweeps.tracking.ui", "--port", str(port)]
 
 
@@ -68,6 +74,25 @@ def _open_when_ready(port: int, address: str) -> None:
                 webbrowser.open(address)
                 return
         time.sleep(0.5)
+
+
+def _require_free(port: int) -> None:
+    if (why := _why_taken(port)) is not None:
+        free = next((other for other in range(max(port + 1, 5000), 65536) if _why_taken(other) is None), None)
+        hint = f"name another: `sweeps ui --port {free}`" if free is not None else "name another with --port"
+        raise UserError(f"--port {port}: cannot be used on {HOST} ({why})", hint=hint)
+
+
+def _why_taken(port: int) -> str | None:
+    """Why nobody can listen there; None if one can."""
+    with socket.socket() as listener:
+        if sys.platform != "win32":  # there it would share the port; here it passes what the last server left behind
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((HOST, port))
+        except OSError as error:
+            return error.strerror
+    return None
 
 
 def _require_no_server(location: StoreLocation) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -184,11 +185,14 @@ def test_the_ui_is_a_command_on_loopback_and_refuses_a_server(here: Path, monkey
     from crack_sweeps.errors import StoreError
     from crack_sweeps.tracking.ui import HOST, ui_command
 
-    assert ui_command(5001)[-2:] == ["--port", "5001"]
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        port = int(listener.getsockname()[1])
+    assert ui_command(port)[-2:] == ["--port", str(port)]
     assert HOST == "127.0.0.1"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@host")
     with pytest.raises(StoreError, match=r"http://\*\*\*@host"):
-        ui_command(5001)
+        ui_command(port)
 
 
 def test_the_ui_opens_on_the_trainings_of_the_experiment_that_ran_last(
