@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from crack_sweeps.errors import DeviceError, StoreError, SweepsError
+from crack_sweeps.errors import DeviceError, StoreError, SweepsError, UserError
 from crack_sweeps.runs.directory import OUTPUTS, RunDirectory, all_runs, leftovers
+from crack_sweeps.runs.record import read_record
 from crack_sweeps.runs.slimming import is_slim, slim
 from crack_sweeps.specs.profiles import choose_profile
-from crack_sweeps.study.folder import STUDIES, all_studies
-from crack_sweeps.tracking.location import require_local, store_location
+from crack_sweeps.specs.words import listed
+from crack_sweeps.study.folder import STUDIES, StudyFolder, all_studies
+from crack_sweeps.study.missing import read_begun, trials_without_run
+from crack_sweeps.tracking.location import StoreLocation, mask, require_local, store_location
+from crack_sweeps.tracking.lost import LostRuns
 from crack_sweeps.tracking.state import EVENTS, first_event, left_open, unsent
+from crack_sweeps.tracking.store import require_whole
 from crack_sweeps.training.nvml import detect_machine, gpus, silent_gpus
 
 if TYPE_CHECKING:
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
 
 RESERVE_BYTES = 5 * 10**9  # below this a long training is likely to meet a full disk
 _FLOORS = {"torch": (2, 10), "mlflow": (3, 17, 2)}  # releases before these have known holes
+NUM_NAMED = 5  # trials that one finding names
 Verdict = Literal["ok", "warning", "error"]
 
 
@@ -50,7 +57,8 @@ def examine(*, outputs: Path = OUTPUTS, studies: Path = STUDIES, storage: str | 
     yield from _versions()
     yield from _device()
     yield _disk()
-    yield _store()
+    yield from _store(outputs, studies)
+    yield from _storage(studies, storage)
     yield from _runs(outputs, studies, storage)
 
 
@@ -100,15 +108,62 @@ def _disk() -> Finding:
     return Finding("disk", "ok", text)
 
 
-def _store() -> Finding:
+def _store(outputs: Path, studies: Path) -> Iterator[Finding]:
     try:
-        location = store_location()
-        require_local(location)
+        location = _usable_store()
     except StoreError as error:
-        return Finding("store", "error", error.message, error.hint)
-    if location.database is not None and not location.database.exists():
-        return Finding("store", "ok", f"{location.shown}, which the first run makes")
-    return Finding("store", "ok", location.shown)
+        yield Finding("store", "error", error.message, error.hint)
+        return
+    lost = LostRuns(location)
+    gone = {"run": 0, "study": 0}
+    stores: set[str] = set()
+    for run, subject in _everything(outputs, studies):
+        with contextlib.suppress(OSError):  # told where the run itself is looked at
+            if not run.is_running() and (state := lost.state_of(run.path)) is not None:
+                gone["study" if subject != run.name else "run"] += 1
+                stores.add(state.store)
+    if stores:
+        were = "was" if sum(gone.values()) == 1 else "were"
+        held = f"{_counted(gone)} {were} sent to {' and '.join(sorted(stores))}, which is gone or was made anew since"
+        yield Finding("store", "warning", held, "sweeps doctor --fix sends them anew")
+    elif location.database is not None and not location.database.exists():
+        yield Finding("store", "ok", f"{location.shown}, which the first run makes")
+    else:
+        yield Finding("store", "ok", location.shown)
+
+
+def _counted(numbers: Mapping[str, int]) -> str:
+    """`3 runs and 1 study`, what there is none of left out."""
+    plural = {"run": "runs", "study": "studies"}
+    return " and ".join(
+        f"{number} {word if number == 1 else plural[word]}" for word, number in numbers.items() if number
+    )
+
+
+def _usable_store() -> StoreLocation:
+    location = store_location()
+    require_local(location)
+    require_whole(location)
+    return location
+
+
+def _storage(studies: Path, storage: str | None) -> Iterator[Finding]:
+    """An address that was typed and is no study's: nothing is looked at there."""
+    if storage is None:
+        return
+    if "://" not in storage:
+        yield Finding("--storage", "warning", f"{mask(storage)} is no address", "such as postgresql://me@server/db")
+        return
+    from crack_sweeps.study.store import sqlite_url
+
+    kept: list[str] = []
+    for folder in all_studies(root=studies):
+        with contextlib.suppress(UserError):  # told where the study is looked at
+            kept.append(folder.read_facts().get("storage") or sqlite_url(folder.database))
+    if mask(storage) not in kept:
+        elsewhere = sorted({address for address in kept if not address.startswith("sqlite")})
+        remedy = f"studies keep them in {', '.join(elsewhere)}" if elsewhere else "leave --storage out"
+        yield Finding("--storage", "warning", f"no study keeps its trials in {mask(storage)}", remedy)
 
 
 def _runs(outputs: Path, studies: Path, storage: str | None = None) -> Iterator[Finding]:
@@ -127,17 +182,26 @@ def _readable(run: RunDirectory, subject: str, look: Callable[[RunDirectory], It
     """What is found; or that the files of this one are damaged, which keeps no other from being looked at."""
     try:
         yield from look(run)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         yield _unreadable(subject, error)
 
 
-def _unreadable(subject: str, error: Exception) -> Finding:
+def _unreadable(subject: str, error: ValueError | OSError) -> Finding:
+    if isinstance(error, OSError):
+        text = f"cannot be used: {error.strerror} ({error.filename})"
+        return Finding(subject, "error", text, "its owner must be able to read and write it: see `ls -l`")
     return Finding(subject, "error", f"cannot be read: {error}", "put its files back as they were")
 
 
 def _run(run: RunDirectory) -> Iterator[Finding]:
     yield from _sending(run, run.name)
     status = run.status()
+    if status == "FINISHED" or (status == "PRUNED" and run.metrics.is_file()):
+        try:
+            read_record(run)
+        except UserError as error:
+            remedy = f"put it back from a copy, or train again: sweeps run {run.config} --profile none"
+            yield Finding(run.name, "error", f"is over, and its record is damaged: {error.message}", remedy)
     if status in ("RUNNING", "KILLED") and not run.is_running() and not _belongs_to_a_study(run):
         yield Finding(run.name, "ok", "did not finish", f"sweeps run --resume-from {run.name}")
     if status in ("FINISHED", "PRUNED") and not is_slim(run) and not run.is_running():
@@ -147,38 +211,62 @@ def _run(run: RunDirectory) -> Iterator[Finding]:
 def _leftovers(outputs: Path) -> Iterator[Finding]:
     """Directories that are no runs; one that a process is making at this moment is locked, or has begun by now."""
     for run in leftovers(outputs=outputs):
-        if run.is_running() or run.has_begun():
-            continue
-        if run.events.is_file() and run.events.stat().st_size:
-            yield Finding(run.name, "warning", "is no run: it lacks its first event or its environment.json")
-        else:
-            yield Finding(run.name, "ok", "died before its first event: not a run", f"nobody needs {run.path}")
+        yield from _readable(run, run.name, _leftover)
+
+
+def _leftover(run: RunDirectory) -> Iterator[Finding]:
+    if run.is_running() or run.has_begun():
+        return
+    if run.events.is_file() and run.events.stat().st_size:
+        yield Finding(run.name, "warning", "is no run: it lacks its first event or its environment.json")
+    elif kept := [path for path in (*sorted(run.checkpoints.glob("*.pth")), run.metrics) if path.is_file()]:
+        held = listed([path.relative_to(run.path).as_posix() for path in kept], "and")
+        remedy = "keep it, and put its events.jsonl back from a copy"
+        yield Finding(run.name, "error", f"lost its events.jsonl, and holds {held}", remedy)
+    else:
+        yield Finding(run.name, "ok", "died before its first event: not a run", f"nobody needs {run.path}")
 
 
 def _books(studies: Path, outputs: Path, storage: str | None, *, write: bool) -> Iterator[Finding]:
     """What does not agree between a study's store, its ledger and its runs; with `write`, what was put right."""
-    for folder in all_studies(root=studies):
-        if folder.is_running():
-            continue
-        from crack_sweeps.study.repair import repair
-        from crack_sweeps.study.store import address_of
-
-        subject, kept = f"study {folder.typed}", folder.read_facts().get("storage")
+    begun = [] if write else [StudyFolder(study.path) for study in _studies(studies)]  # one may lack what names it
+    for folder in dict.fromkeys([*all_studies(root=studies), *begun]):
+        subject = f"study {folder.typed}"
         try:
-            url = address_of(folder, storage)
-            if url is None:
-                remedy = f"sweeps doctor --storage {kept}, with its password"
-                yield Finding(subject, "warning", f"its trials are in {kept}, which was not looked at", remedy)
-                continue
-            for flaw in repair(folder, url, outputs=outputs, write=write):
-                if write:
-                    yield Finding(flaw.subject, "ok", f"put right: {flaw.text}")
-                else:
-                    yield Finding(flaw.subject, "warning", flaw.text, "sweeps doctor --fix")
-        except SweepsError as error:
-            yield Finding(subject, "warning", f"its trials were not looked at: {error.message}", error.hint)
-        except ValueError as error:  # a line of its ledger, or of the events of one of its runs
+            if not folder.is_running():
+                yield from _book(folder, subject, outputs, storage, write=write)
+        except (ValueError, OSError) as error:  # a line of the events of one of its runs; a file of somebody else's
             yield _unreadable(subject, error)
+
+
+def _book(folder: StudyFolder, subject: str, outputs: Path, storage: str | None, *, write: bool) -> Iterator[Finding]:
+    from crack_sweeps.study.repair import repair
+    from crack_sweeps.study.store import address_of
+
+    try:
+        read_begun(folder)
+        without_run = trials_without_run(folder)
+    except UserError as error:  # nothing can be compared with it
+        yield Finding(subject, "error", error.message, error.hint)
+        return
+    if (gone := without_run.names) and not write:
+        names = f"{', '.join(gone[:NUM_NAMED])}{', ...' if len(gone) > NUM_NAMED else ''}"
+        text = f"{len(gone)} of its {without_run.num_launched} trials have no run directory any more: {names}"
+        yield Finding(subject, "warning", text, f"put them back; or train again: sweeps run --trial {gone[0]}")
+    kept = folder.read_facts().get("storage")
+    try:
+        url = address_of(folder, storage)
+        if url is None:
+            remedy = f"sweeps doctor --storage {kept}, with its password"
+            yield Finding(subject, "warning", f"its trials are in {kept}, which was not looked at", remedy)
+            return
+        for flaw in repair(folder, url, outputs=outputs, write=write):
+            if write:
+                yield Finding(flaw.subject, "ok", f"put right: {flaw.text}")
+            else:
+                yield Finding(flaw.subject, "warning", flaw.text, "sweeps doctor --fix")
+    except SweepsError as error:
+        yield Finding(subject, "warning", f"its trials were not looked at: {error.message}", error.hint)
 
 
 def _sending(run: RunDirectory, subject: str) -> Iterator[Finding]:
@@ -197,6 +285,12 @@ def _studies(studies: Path) -> Iterator[RunDirectory]:
         yield from (RunDirectory(path) for path in sorted(studies.iterdir()) if (path / EVENTS).is_file())
 
 
+def _everything(outputs: Path, studies: Path) -> Iterator[tuple[RunDirectory, str]]:
+    """What is sent to MLflow, and how it is called: studies first, then runs, the newest first."""
+    yield from ((study, f"study {study.name}") for study in _studies(studies))
+    yield from ((run, run.name) for run in all_runs(outputs=outputs))
+
+
 def _belongs_to_a_study(run: RunDirectory) -> bool:
     """Its study goes on with it, not `sweeps run`."""
     created = first_event(run.path)
@@ -206,8 +300,9 @@ def _belongs_to_a_study(run: RunDirectory) -> bool:
 def fix(*, outputs: Path = OUTPUTS, studies: Path = STUDIES, storage: str | None = None) -> Iterator[Finding]:
     """Send what is missing, close and give back what a dead process left. Doing it twice changes nothing.
 
-    One run that cannot be mended keeps no other from it. What is nested is sent after what it is nested under. A
-    finding of another verdict than `ok` was not mended.
+    What was sent to a store that is gone is sent anew, to the one of now. One run that cannot be mended keeps no other
+    from it. What is nested is sent after what it is nested under. A finding of another verdict than `ok` was not
+    mended.
 
     Raises:
         MirrorError: The tracking server cannot be reached; everything stays where it is.
@@ -216,18 +311,26 @@ def fix(*, outputs: Path = OUTPUTS, studies: Path = STUDIES, storage: str | None
 
     yield from _books(studies, outputs, storage, write=True)
     yield from _slim(outputs)
+    try:
+        lost = LostRuns(_usable_store())
+    except StoreError as error:
+        yield Finding("store", "error", error.message, error.hint)
+        return
+    at_rest: list[tuple[RunDirectory, str]] = []
+    for run, subject in _everything(outputs, studies):
+        try:
+            if not run.is_running():
+                lost.forget(run.path)
+                at_rest.append((run, subject))
+        except OSError as error:
+            yield _unreadable(subject, error)
     store: StoreConnection | None = None
-    for run, subject in [
-        *((study, f"study {study.name}") for study in _studies(studies)),
-        *((run, run.name) for run in all_runs(outputs=outputs)),
-    ]:
-        if run.is_running():
-            continue
+    for run, subject in at_rest:
         try:
             waiting = unsent(run.path)
             if not waiting and not left_open(run.path):
                 continue
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             yield _unreadable(subject, error)
             continue
         store = store or StoreConnection()
@@ -242,6 +345,8 @@ def _slim(outputs: Path) -> Iterator[Finding]:
                 yield Finding(run.name, "ok", "gave back its optimizer's state")
         except SweepsError as error:
             yield Finding(run.name, "warning", error.message, error.hint)
+        except OSError as error:
+            yield _unreadable(run.name, error)
         except ValueError:
             continue  # an edited events.jsonl, which `examine` tells
 

@@ -108,11 +108,11 @@ class RunDirectory:
 
     def has_begun(self) -> bool:
         """Whether it got as far as its first event, which everything that is told of it rests on."""
-        if not (self.events.is_file() and self.environment.is_file()):
-            return False
         try:
+            if not (self.events.is_file() and self.environment.is_file()):
+                return False
             created = first_event(self.events)
-        except ValueError:
+        except (ValueError, PermissionError):  # `sweeps doctor` tells
             return False
         return created is not None and created.get("kind") == "created"
 

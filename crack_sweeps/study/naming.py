@@ -15,6 +15,7 @@ from crack_sweeps.specs.study_loading import Arm, ResolvedStudy, settle
 from crack_sweeps.specs.words import listed, nearest
 from crack_sweeps.study.folder import STUDIES, StudyFolder, all_studies, find_study, stored_study
 from crack_sweeps.study.ledger import Row, read_rows, trial_name, undamaged
+from crack_sweeps.study.missing import read_begun
 
 FEWEST_DIGITS = 6  # of a run's name that is typed in part; what is shorter is meant as a trial's number
 
@@ -136,7 +137,7 @@ def trial_settings(wanted: str, *, seed: int | None = None, root: Path = STUDIES
 
 
 def _trial(folder: StudyFolder, arm_name: str | None, number: int) -> FoundTrial:
-    study = folder.read_study()
+    study = read_begun(folder)
     arms = {arm.name: arm for arm in study.all_arms}
     name = arm_name if arm_name is not None else study.arms[0].name
     if name not in arms:

@@ -18,6 +18,7 @@ from crack_sweeps.study.finalists import complete_trial, num_over, winner_of
 from crack_sweeps.study.folder import StudyFolder
 from crack_sweeps.study.history import TRAINED, Trial
 from crack_sweeps.study.ledger import TRIAL, Row, as_typed, trial_name, undamaged
+from crack_sweeps.study.missing import read_begun
 from crack_sweeps.tracking.state import Trainer
 
 OUTCOMES = ("complete", "pruned", "rejected", "invalid", "failed", "out_of_memory")
@@ -188,7 +189,7 @@ class StudyReader:
 
     def __init__(self, folder: StudyFolder) -> None:
         self.folder = folder
-        self.study = folder.read_study()
+        self.study = read_begun(folder)
         self.main = self.study.arms[0].name
         self.news: list[Row] = []  # rows that came with the last reading
         facts = folder.read_facts()

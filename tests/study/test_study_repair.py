@@ -163,7 +163,9 @@ def test_the_doctor_names_a_damaged_file_and_looks_at_the_rest(searched: tuple[R
     for write in (False, True):
         [finding] = doctor._books(STUDIES, OUTPUTS, None, write=write)
         assert finding.verdict == "error"
-        assert "ledger.jsonl: line 1 is no event" in finding.text
+        assert "ledger.jsonl: is damaged (line 1 is no event" in finding.text
+        assert finding.remedy is not None
+        assert finding.remedy.startswith("move it aside")
     folder.events.write_bytes(b"half a line\n" + folder.events.read_bytes())
     told = [finding.text for finding in doctor._runs(OUTPUTS, STUDIES)]
     assert any("events.jsonl: line 1 is no event" in text for text in told)
