@@ -75,6 +75,15 @@ class Books:
         searched = next(arm for arm in self.study.all_arms if arm.name == trial.arm).finalist_of is None
         return row, searched and trial.value is not None and self.best(trial.arm) != best_before
 
+    def weigh(self, budget_bytes: int) -> None:
+        """Reckon anew by how much each trial is over the budget: another sitting may have had another."""
+        for trials in self.trials.values():
+            for number, trial in enumerate(trials):
+                needed = trial.facts.get("needed_bytes")
+                excess = trial.excess if needed is None else needed / budget_bytes - 1
+                if excess != trial.excess:
+                    trials[number] = replace(trial, excess=excess)
+
     def tell_progress(self) -> None:
         """Tell the trackers how the study stands."""
         self.journal.progress(self._figures())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from itertools import count
 from typing import Any
 
@@ -42,6 +41,7 @@ class Proposals:
         self._forecaster, self._calibration, self._on = forecaster, calibration, on
         self._budget_bytes = budget_bytes
         self._arms = {arm.name: arm for arm in self._study.all_arms}
+        books.weigh(budget_bytes)
         self._earlier = {
             (trial.arm, trial.number)
             for trials in books.trials.values()
@@ -73,9 +73,8 @@ class Proposals:
 
     def rejected(self, trial: Trial) -> Trial | None:
         """A trial that never began, as rejected, if it is over today's budget; None if it fits."""
-        weighed = self._weighed(trial)
         reason = self._over_budget(trial.facts["needed_bytes"])
-        return ended(weighed, "rejected", reason) if reason is not None else None
+        return ended(trial, "rejected", reason) if reason is not None else None
 
     def in_vain(self, arm: str, number: int) -> SweepsError:
         """What to tell a person after this number of an arm's suggestions in a row that could not be trained."""
@@ -193,16 +192,9 @@ class Proposals:
         return f"needs {gib(needed_bytes)} by forecast, the budget is {gib(self._budget_bytes)}"
 
     def _past(self, arm: Arm) -> list[Trial]:
-        """What the sampler learns from: an arm's trials, weighed by the budget of today.
-
-        What was rejected under a smaller one and would fit now is left out: nothing is known of it.
-        """
-        weighed = map(self._weighed, self._books.trials[arm.name])
-        return [t for t in weighed if t.outcome != "rejected" or t.excess is None or t.excess > 0]
-
-    def _weighed(self, trial: Trial) -> Trial:
-        needed = trial.facts.get("needed_bytes")
-        return trial if needed is None else replace(trial, excess=needed / self._budget_bytes - 1)
+        """What the sampler learns from: an arm's trials, but those that were rejected and would fit today."""
+        past = self._books.trials[arm.name]
+        return [t for t in past if t.outcome != "rejected" or t.excess is None or t.excess > 0]
 
     def _new_run_name(self, arm: Arm, number: int) -> str:
         of_arm = "" if arm.name == self._books.main else f"-{arm.name}"
