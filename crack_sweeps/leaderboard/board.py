@@ -117,7 +117,7 @@ def board(
     read = [read_entry(entry, without=without) for entry in entries]
     rivals = [(entry, scored) for entry, scored in read if scored is not None]
     if not rivals:
-        raise _all_lost(records, entries)
+        raise _all_lost(records, entries, on)
     reference = rivals[0][1]
     refuse_other_images(rivals)
     num_dropped = reference.num_left_out if drop_leaked else None
@@ -213,13 +213,14 @@ def _nothing_to_rank(records: Records, split: Split) -> UserError:
     )
 
 
-def _all_lost(records: Records, entries: Sequence[Entry]) -> UserError:
-    num_files = sum(len(entry.files) for entry in entries)
+def _all_lost(records: Records, entries: Sequence[Entry], split: Split) -> UserError:
+    name, num_files = records.folder.name, sum(len(entry.files) for entry in entries)
     _, (lost, *_) = read_those_left(entries[0].files)
     whose = "the scores of its one training are" if num_files == 1 else f"the scores of all {num_files} trainings are"
-    return UserError(
-        f"study {records.folder.name}: {whose} lost, so there is nothing to rank ({lost})", hint=BRING_BACK
-    )
+    on_validation = [arm_entry(records, entry.arm, "val") for entry in entries] if split == "test" else []
+    left = any(path.is_file() for entry in on_validation if entry is not None for path in entry.files)
+    ranks = f"; `sweeps leaderboard {name} --split val` ranks on validation meanwhile" if left else ""
+    return UserError(f"study {name}: {whose} lost, so there is nothing to rank ({lost})", hint=BRING_BACK + ranks)
 
 
 def _leaked(records: Records, split: Split) -> frozenset[str]:

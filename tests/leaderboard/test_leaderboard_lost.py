@@ -137,10 +137,16 @@ def test_it_is_an_error_only_where_nothing_at_all_is_left(finished: ThreeArms) -
     lose("unet", 0, 1, 2)
     lose("deeplab", 0, 1)
     assert answer(board(finished.folder)).endswith("and nothing is ranked beside it.")
+    (run_of("deeplab", 2) / "scores_test.parquet").unlink()
+    with pytest.raises(UserError, match="study trio: the scores of all 9 trainings are lost") as error:
+        board(finished.folder)
+    assert str(error.value.hint).endswith("`sweeps leaderboard trio --split val` ranks on validation meanwhile")
+    assert [row.arm for row in board(finished.folder, split="val").ranked] == ["deeplab"]
     lose("deeplab", 2)
     with pytest.raises(UserError, match="study trio: the scores of all 9 trainings are lost") as error:
         board(finished.folder)
-    assert "bring the run's directory back" in str(error.value.hint)
+    assert str(error.value.hint).startswith("bring the run's directory back")
+    assert "--split val" not in str(error.value.hint)
 
 
 def test_trainings_of_one_arm_that_saw_other_images_are_still_refused(finished: ThreeArms) -> None:
