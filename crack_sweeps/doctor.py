@@ -7,8 +7,9 @@ import importlib.metadata
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +19,7 @@ from crack_sweeps.runs.record import read_record
 from crack_sweeps.runs.slimming import is_slim, slim
 from crack_sweeps.specs.profiles import choose_profile
 from crack_sweeps.specs.words import listed
-from crack_sweeps.study.folder import STUDIES, StudyFolder, all_studies
+from crack_sweeps.study.folder import STUDIES, StudyFolder
 from crack_sweeps.study.missing import read_begun, trials_without_run
 from crack_sweeps.tracking.location import StoreLocation, mask, require_local, store_location
 from crack_sweeps.tracking.lost import LostRuns
@@ -59,7 +60,16 @@ def examine(*, outputs: Path = OUTPUTS, studies: Path = STUDIES, storage: str | 
     yield _disk()
     yield from _store(outputs, studies)
     yield from _storage(studies, storage)
-    yield from _runs(outputs, studies, storage)
+    yield from _once(_runs(outputs, studies, storage))
+
+
+def _once(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Each finding the first time: a folder that cannot be used is in the way of every look at it."""
+    seen: set[Finding] = set()
+    for finding in findings:
+        if finding not in seen:
+            seen.add(finding)
+            yield finding
 
 
 def _versions() -> Iterator[Finding]:
@@ -157,8 +167,8 @@ def _storage(studies: Path, storage: str | None) -> Iterator[Finding]:
     from crack_sweeps.study.store import sqlite_url
 
     kept: list[str] = []
-    for folder in all_studies(root=studies):
-        with contextlib.suppress(UserError):  # told where the study is looked at
+    for folder in _folders(studies):
+        with contextlib.suppress(UserError, OSError):  # told where the study is looked at
             kept.append(folder.read_facts().get("storage") or sqlite_url(folder.database))
     if mask(storage) not in kept:
         elsewhere = sorted({address for address in kept if not address.startswith("sqlite")})
@@ -229,10 +239,12 @@ def _leftover(run: RunDirectory) -> Iterator[Finding]:
 
 def _books(studies: Path, outputs: Path, storage: str | None, *, write: bool) -> Iterator[Finding]:
     """What does not agree between a study's store, its ledger and its runs; with `write`, what was put right."""
-    begun = [] if write else [StudyFolder(study.path) for study in _studies(studies)]  # one may lack what names it
-    for folder in dict.fromkeys([*all_studies(root=studies), *begun]):
-        subject = f"study {folder.typed}"
+    for folder in _folders(studies):
+        if write and not _holds(folder.path, folder.facts_file.name):
+            continue  # nothing mends that
+        subject = f"study {folder.name}"
         try:
+            subject = f"study {folder.typed}"
             if not folder.is_running():
                 yield from _book(folder, subject, outputs, storage, write=write)
         except (ValueError, OSError) as error:  # a line of the events of one of its runs; a file of somebody else's
@@ -251,7 +263,8 @@ def _book(folder: StudyFolder, subject: str, outputs: Path, storage: str | None,
         return
     if (gone := without_run.names) and not write:
         names = f"{', '.join(gone[:NUM_NAMED])}{', ...' if len(gone) > NUM_NAMED else ''}"
-        text = f"{len(gone)} of its {without_run.num_launched} trials have no run directory any more: {names}"
+        have = "has" if len(gone) == 1 else "have"
+        text = f"{len(gone)} of its {without_run.num_launched} trials {have} no run directory any more: {names}"
         yield Finding(subject, "warning", text, f"put them back; or train again: sweeps run --trial {gone[0]}")
     kept = folder.read_facts().get("storage")
     try:
@@ -281,8 +294,20 @@ def _sending(run: RunDirectory, subject: str) -> Iterator[Finding]:
 
 def _studies(studies: Path) -> Iterator[RunDirectory]:
     """Folders of studies that have begun. Like a run's, each has events and a lock that its one process holds."""
-    if studies.is_dir():
-        yield from (RunDirectory(path) for path in sorted(studies.iterdir()) if (path / EVENTS).is_file())
+    yield from (RunDirectory(folder.path) for folder in _folders(studies) if _holds(folder.path, EVENTS))
+
+
+def _folders(studies: Path) -> list[StudyFolder]:
+    """Studies, those among them that lack a file or are somebody else's: `all_studies` finds whole ones alone."""
+    found = sorted(studies.iterdir()) if studies.is_dir() else []
+    return [StudyFolder(path) for path in found if _holds(path, "identity.json") or _holds(path, EVENTS)]
+
+
+def _holds(path: Path, name: str) -> bool:
+    try:
+        return (path / name).is_file()
+    except PermissionError:  # told when it is looked at
+        return True
 
 
 def _everything(outputs: Path, studies: Path) -> Iterator[tuple[RunDirectory, str]]:
@@ -307,10 +332,13 @@ def fix(*, outputs: Path = OUTPUTS, studies: Path = STUDIES, storage: str | None
     Raises:
         MirrorError: The tracking server cannot be reached; everything stays where it is.
     """
+    yield from _once(chain(_books(studies, outputs, storage, write=True), _slim(outputs), _sent(outputs, studies)))
+
+
+def _sent(outputs: Path, studies: Path) -> Iterator[Finding]:
+    """Send what the store of now lacks: what is lost is forgotten first, all of it, since it may be nested."""
     from crack_sweeps.tracking.connection import StoreConnection
 
-    yield from _books(studies, outputs, storage, write=True)
-    yield from _slim(outputs)
     try:
         lost = LostRuns(_usable_store())
     except StoreError as error:

@@ -300,7 +300,7 @@ def _epochs(why: Explanation) -> Rows:
     if why.images_per_epoch is not None and why.value is not None:
         few = f"each epoch on {why.images_per_epoch} validation photos, the outcome on all {why.num_images}"
         scored = [("scored", few)]
-    return [("epochs", count), *scored, *((f"  {epoch}", f"{value:.4f}{mark}") for epoch, value, mark in marked)]
+    return [("epochs", count), *((f"  {epoch}", f"{value:.4f}{mark}") for epoch, value, mark in marked), *scored]
 
 
 def _attempt(attempt: Attempt) -> str:

@@ -155,7 +155,8 @@ def _trial(folder: StudyFolder, arm_name: str | None, number: int) -> FoundTrial
             highest[event["arm"]] = max(highest.get(event["arm"], 0), event["number"])
             if (event["arm"], event["number"]) == (name, number):
                 return FoundTrial(folder, study, arms[name], number, None, _run(event["run_dir"]))
-    ranges = [_range(folder, study, arm, highest[arm]) for arm in arms if arm in highest]
+    alike = study.arms if arms[name] in study.arms else study.finals  # of a search, or of finalists
+    ranges = [_range(folder, study, arm.name, highest[arm.name]) for arm in alike if arm.name in highest]
     raise StudyNotFound(
         f"study {folder.typed} has no trial {number} in arm {name}",
         hint=f"there are {listed(ranges, 'and')}" if ranges else "it has none",

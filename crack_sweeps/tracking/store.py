@@ -60,7 +60,8 @@ def require_whole(location: StoreLocation) -> None:
         with closing(existing(database)) as connection:
             (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.OperationalError as error:
-        raise StoreError(f"{location.shown}: cannot be opened ({error})", hint="see who else uses it") from error
+        hint = "its folder must be writable for you; see who else uses it"
+        raise StoreError(f"{location.shown}: cannot be opened ({error})", hint=hint) from error
     except sqlite3.DatabaseError as error:
         raise damaged(location, str(error)) from error
     if said != "ok":

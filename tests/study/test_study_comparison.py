@@ -221,9 +221,13 @@ def test_the_trials_of_all_arms_are_named_where_a_number_is_wrong(tmp_path: Path
     for arm in ("hybrid", "hybrid", "unet"):
         trio.trial(arm, 0.2)
     trio.finals("unet", [0.2, 0.3])
-    with pytest.raises(StudyNotFound, match="study trio has no trial 21 in arm hybrid") as error:
-        explain("trio/21")
-    assert error.value.hint == "there are trio/0 to trio/1, trio/unet/0 and trio/unet.final/0 to trio/unet.final/1"
+    for wanted, arm, there_are in (
+        ("trio/21", "hybrid", "trio/0 to trio/1 and trio/unet/0"),
+        ("trio/unet.final/21", "unet.final", "trio/unet.final/0 to trio/unet.final/1"),
+    ):
+        with pytest.raises(StudyNotFound, match=f"study trio has no trial 21 in arm {arm}") as error:
+            explain(wanted)
+        assert error.value.hint == f"there are {there_are}"
 
 
 def test_an_edited_ledger_is_told_with_what_writes_it_anew(toy: HandMadeStudy) -> None:
