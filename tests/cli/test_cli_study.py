@@ -513,6 +513,9 @@ def test_a_trials_settings_can_be_planned_alone_with_another_seed(
             return {"planned": self.planned}
 
     monkeypatch.setattr(api, "make_plan", Plan)
+    monkeypatch.setattr(api, "replace", lambda plan, **_: plan)  # its memory is no matter here
+    monkeypatch.setattr(api, "with_process", lambda *_: None)
+    monkeypatch.setattr(Plan, "cost", None, raising=False)
     answer = sweeps("run", "--trial", "toy/0", "--seed", "3", "--dry-run", "--json")
     assert answer.code == 0, answer.err
     assert json.loads(answer.out) == {"planned": [0.001, 3, "none", "config.yaml"]}
