@@ -25,10 +25,10 @@ from crack_sweeps.leaderboard.ranking import ranked
 from crack_sweeps.leaderboard.records import Records, read_records
 from crack_sweeps.leaderboard.rows import BoardRow, entry_row, num_test_looks, recorded_floor_rows, trial_row
 from crack_sweeps.leaderboard.statistics import FIGURES, Figure
-from crack_sweeps.leaderboard.unfinished import unfinished
+from crack_sweeps.leaderboard.unfinished import unfinished, what_is_missing
 from crack_sweeps.specs.words import listed, nearest
 from crack_sweeps.study.folder import StudyFolder, find_study
-from crack_sweeps.study.standing import Standing, StudyReader
+from crack_sweeps.study.standing import Standing
 
 SPLITS: tuple[Split, ...] = ("val", "test")
 
@@ -132,7 +132,9 @@ def board(
             below.append(entry_row(records, entry, scored, on, notes=(reason,) if reason else ()))
     if on == "val" and not any(row.kind == "floor" for row in below):
         below += recorded_floor_rows(entries[0])
-    so_far = None if at_end else unfinished(standing if standing is not None else StudyReader(folder).read())
+    so_far = None
+    if not at_end:
+        so_far = unfinished(standing) if standing is not None else what_is_missing(folder)
     warnings = _warnings(records, on, num_dropped)
     trials = [trial_row(row) for row in records.trials if row.get("finalist_of") is None] if all_trials else []
     return Board(

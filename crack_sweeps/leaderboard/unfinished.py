@@ -2,8 +2,31 @@
 
 from __future__ import annotations
 
+import json
+
 from crack_sweeps.specs.words import listed
-from crack_sweeps.study.standing import Standing
+from crack_sweeps.study.folder import StudyFolder
+from crack_sweeps.study.standing import Standing, StudyReader
+
+
+def what_is_missing(folder: StudyFolder) -> str | None:
+    """As `unfinished` says it, from a study's files; one that has ended is not read for it: ledgers may be long."""
+    last = _last_event(folder)
+    if not last or (last.get("kind"), last.get("status")) == ("ended", "FINISHED"):
+        return None
+    return unfinished(StudyReader(folder).read())
+
+
+def _last_event(folder: StudyFolder) -> dict[str, object]:
+    """The last event that is written whole; empty where no coordinator ever wrote one."""
+    if not folder.events.is_file():
+        return {}
+    *_, last, _unwritten = (b"", *folder.events.read_bytes().split(b"\n"))
+    try:
+        event = json.loads(last or b"{}")
+    except ValueError:
+        event = None
+    return event if isinstance(event, dict) else {"kind": "damaged"}  # who reads it whole says so, with its line
 
 
 def unfinished(standing: Standing) -> str | None:

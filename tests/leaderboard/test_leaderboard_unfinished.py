@@ -22,6 +22,7 @@ from crack_sweeps.study.schedule import FINAL_SEEDS_FROM
 
 def train(study: ThreeArms, *, trials: int, finals: Sequence[int]) -> None:
     """So many trials of every arm, and of its best settings so many seeds."""
+    append(study.folder.events, "created", run="trio", experiment="trio")
     first = study.folder.read_study().arms[0].base.training.seed + FINAL_SEEDS_FROM
     for arm, num_seeds in zip(ARMS, finals, strict=True):
         for number in range(trials):
