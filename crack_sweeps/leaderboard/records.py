@@ -14,6 +14,7 @@ from crack_sweeps.runs.events import Event, read_events
 from crack_sweeps.specs.study_loading import ResolvedStudy
 from crack_sweeps.study.folder import StudyFolder
 from crack_sweeps.study.ledger import OUTSIDE, TRIAL, Row
+from crack_sweeps.study.missing import read_begun
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def read_records(folder: StudyFolder) -> Records:
             outside[event["name"], event["split"]] = event
     return Records(
         folder=folder,
-        study=folder.read_study(),
+        study=read_begun(folder),
         trials=tuple(trials),
         outside=tuple(outside.values()),
         data=_data(folder.path / "data.json"),
