@@ -62,7 +62,7 @@ def test_the_command_names_all_of_them_and_goes_on(
     broken: tuple[Path, dict[str, tuple[str, str, str]]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     preview = tmp_path / "pairs.png"
-    assert run_command_line(["data", "check", str(broken[0]), "--preview", str(preview)]) == 0
+    assert run_command_line(["data", "check", str(broken[0]), "--preview", str(preview)]) == 2
     said = capsys.readouterr()
     for _, file, words in broken[1].values():
         assert file in said.out
@@ -74,7 +74,7 @@ def test_the_command_names_all_of_them_and_goes_on(
 def test_json_holds_every_file(
     broken: tuple[Path, dict[str, tuple[str, str, str]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_command_line(["data", "check", str(broken[0]), "--json"]) == 0
+    assert run_command_line(["data", "check", str(broken[0]), "--json"]) == 2
     found = json.loads(capsys.readouterr().out)
     named = {file for finding in found["findings"] for file in finding["files"]}
     assert {file for _, file, _ in broken[1].values()} <= named

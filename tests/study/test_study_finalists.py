@@ -36,7 +36,7 @@ def test_finalists_of_an_earlier_winner_are_not_counted(bench: Bench, toy_with_f
     _, _, folder = bench.run(study, objective)
     reader = StudyReader(folder)
     [arm] = reader.read().arms
-    assert (arm.num_finals, arm.num_left) == (2, 0)
+    assert (arm.num_finals, arm.num_trials_left, arm.num_finals_left) == (2, 0, 0)
     assert _num_finals_done(study, study.arms[0], folder) == 2
 
     more, seen, heads = bench.resolve(trials=7), [], []
@@ -49,7 +49,7 @@ def test_finalists_of_an_earlier_winner_are_not_counted(bench: Bench, toy_with_f
         board.hear(update)
         if isinstance(update, TrialEnded) and update.trial.arm == study.finals[0].name:
             standing = reader.read().arms[0]
-            seen.append((standing.num_finals, standing.num_left, _num_finals_done(more, more.arms[0], folder)))
+            seen.append((standing.num_finals, standing.num_finals_left, _num_finals_done(more, more.arms[0], folder)))
             heads.append(board.view().above[0])
 
     bench.run(more, objective, on_update=look)

@@ -125,6 +125,7 @@ CHANGES_NOTHING: dict[str, Any] = {
     "training__min_lr_fraction": 0.5,
     "training__gradient_clip_norm": 0.5,
     "training__early_stopping_patience": 3,
+    "training__monitor": "val/recall",
     "training__seed": 7,
     "training__compile": True,
     "training__deterministic": False,
