@@ -145,17 +145,6 @@ def limits(values: Sequence[float], margin: float = 0.06) -> tuple[float, float]
     return low - air, high + air
 
 
-def wrapped(name: str, width: int = 15) -> str:
-    """A key on several lines, broken after its dots and underscores."""
-    lines, line = [], ""
-    for part in name.replace("_", "_ ").replace(".", ". ").split(" "):
-        if line and len(line) + len(part) > width:
-            lines.append(line)
-            line = ""
-        line += part
-    return "\n".join([*lines, line])
-
-
 def capital(text: str) -> str:
     """With its first letter as a capital."""
     return text[:1].upper() + text[1:]

@@ -33,13 +33,12 @@ from crack_sweeps.study.canvas import (
     panels,
     ring,
     save,
-    wrapped,
 )
 from crack_sweeps.study.folder import StudyFolder
 from crack_sweeps.study.history import TRAINED, Outcome, Trial
 from crack_sweeps.study.importances import find_importances
 from crack_sweeps.study.ledger import Row, read_rows
-from crack_sweeps.study.scales import FEWEST, Scale, agreement, short_names, spread
+from crack_sweeps.study.scales import FEWEST, Scale, agreement, broken, short_names, spread
 from crack_sweeps.study.store import Store
 
 FOREMOST = 20  # lines that stand out from the others
@@ -349,7 +348,7 @@ def _heights(search: _Search, key: str) -> dict[int, float]:
 
 def _draw_parallel_axis(axis: Axes, position: int, name: str, scale: Scale) -> None:
     axis.plot([position, position], [0, 1], color="black", linewidth=0.9, zorder=3)
-    head = wrapped(name) + (f"\n{scale.note.strip()}" if scale.note else "")
+    head = "\n".join(broken(name)) + (f"\n{scale.note.strip()}" if scale.note else "")
     axis.text(position, 1.06, head, ha="center", va="bottom", fontsize=9)
     for height, label in scale.marks():
         _boxed(axis, position, height, label)

@@ -135,3 +135,14 @@ def agreement(scale: Scale, tried: Sequence[tuple[Any, float]]) -> float:
     if places.std() == 0 or scores.std() == 0:
         return 0.0
     return abs(float(np.corrcoef(places, scores)[0, 1]))
+
+
+def broken(name: str, width: int = 15) -> list[str]:
+    """A key on several lines, broken after its dots and underscores."""
+    lines, line = [], ""
+    for part in name.replace("_", "_ ").replace(".", ". ").split(" "):
+        if line and len(line) + len(part) > width:
+            lines.append(line)
+            line = ""
+        line += part
+    return [*lines, line]

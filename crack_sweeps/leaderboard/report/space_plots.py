@@ -25,7 +25,7 @@ from crack_sweeps.leaderboard.report.words import counted, setting, settings_lin
 from crack_sweeps.specs.study import Choices, Parameter, Range, identified
 from crack_sweeps.study.importances import find_importances
 from crack_sweeps.study.ledger import Row
-from crack_sweeps.study.scales import FEWEST, Scale, agreement, short_names, spread
+from crack_sweeps.study.scales import FEWEST, Scale, agreement, broken, short_names, spread
 
 MOST_AXES = 12  # side by side that still can be read
 MOST_COLUMNS = 6
@@ -170,7 +170,17 @@ def parallel(searched: Searched) -> Plot | None:
     for place, key in enumerate(shown):
         scale = Scale.of(searched.space[key])
         lines.append(_vertical(place))
-        notes.append(note(_broken(names[key]), place, 1.05, xref="x", yref="y", yanchor="bottom", font={"size": 11.5}))
+        notes.append(
+            note(
+                _broken(names[key]),
+                place,
+                1.05,
+                xref="x",
+                yref="y",
+                yanchor="bottom",
+                font={"size": 11.5},
+            )
+        )
         notes += [
             note(plain(_cut(label)), place, height, xref="x", yref="y", xanchor="left", xshift=4, bgcolor=_PAPER)
             for height, label in scale.marks()
@@ -240,15 +250,8 @@ def _vertical(place: float) -> dict[str, Any]:
     return {"type": "line", "x0": place, "x1": place, "y0": 0, "y1": 1, "line": line, "layer": "above"}
 
 
-def _broken(name: str, width: int = 15) -> str:
-    """A key on several lines, broken after its dots and underscores."""
-    lines, line = [], ""
-    for part in name.replace("_", "_ ").replace(".", ". ").split(" "):
-        if line and len(line) + len(part) > width:
-            lines.append(line)
-            line = ""
-        line += part
-    return "<br>".join(plain(line) for line in [*lines, line])
+def _broken(name: str) -> str:
+    return "<br>".join(map(plain, broken(name)))
 
 
 def _cut(label: str, most: int = 18) -> str:
