@@ -81,10 +81,14 @@ class ResolvedStudy:
 
 @dataclass(frozen=True)
 class Identity:
-    """Two digests that say whether a stored study is this one; a change of `space` alone may import its trials."""
+    """Two digests and the main arm's name, which say whether a stored study is this one.
+
+    A change of `space` alone may import its trials.
+    """
 
     space: str
     rest: str
+    main: str
 
 
 def resolve_study(
@@ -147,13 +151,12 @@ def identity(study: ResolvedStudy, data_digest: str) -> Identity:
     spec = study.spec
     spaces = {arm.name: {key: p.model_dump(mode="json") for key, p in arm.space.items()} for arm in study.arms}
     rest = {
-        "main": study.arms[0].name,
         "arms": {arm.name: [fingerprint(arm.base), arm.base.training.seed] for arm in study.arms},
         "search": _how_searched(spec),
         "profile": study.profile,
         "data": data_digest,
     }
-    return Identity(space=_digest(spaces), rest=_digest(rest))
+    return Identity(space=_digest(spaces), rest=_digest(rest), main=study.arms[0].name)
 
 
 def differences(old: ResolvedStudy, new: ResolvedStudy) -> tuple[str, ...]:

@@ -221,11 +221,11 @@ def find_stored(name: str, identity: Identity | None, *, root: Path = STUDIES) -
     versions = sorted((f for f in all_studies(root=root) if f.plain_name == name), key=lambda folder: folder.version)
     facts = {folder: folder.read_facts() for folder in versions}
     for folder in reversed(versions):
-        if identity is not None and (facts[folder]["space"], facts[folder]["rest"]) == (identity.space, identity.rest):
+        if identity is not None and facts[folder]["space"] == identity.space and _is_alike(facts[folder], identity):
             earlier = [StudyFolder(root / name) for name in _imports(facts[folder])]
             gone = tuple(old.name for old in earlier if old not in facts)
             return Stored(folder, True, tuple(old for old in earlier if old in facts), gone)
-    alike = [folder for folder in versions if identity is not None and facts[folder]["rest"] == identity.rest]
+    alike = [folder for folder in versions if identity is not None and _is_alike(facts[folder], identity)]
     version = versions[-1].version + 1 if versions else 1
     folder = StudyFolder(root / (name if version == 1 else f"{name}@{version}"))
     return Stored(folder, False, tuple(alike), newest=versions[-1] if versions else None)
@@ -255,6 +255,7 @@ def open_folder(
             "id": secrets.token_hex(8),
             "space": identity.space,
             "rest": identity.rest,
+            "main": identity.main,
             "imports_from": [old.name for old in found.before],
             "imported": not found.before,
             "began": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -274,6 +275,11 @@ def why_anew(stored: Stored, study: ResolvedStudy, data_digest: str) -> str | No
     some = "; ".join(told[:MOST_TOLD]) + (f" and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else "")
     trials = "those of its trials that still fit come along" if stored.before else "its trials stay behind"
     return f"this is another study than {stored.newest.typed}: {some or 'its settings differ'}; {trials}"
+
+
+def _is_alike(facts: Mapping[str, Any], identity: Identity) -> bool:
+    """Whether a stored study is this one but for its space, at most; the first ones did not say which arm is main."""
+    return bool(facts["rest"] == identity.rest and facts.get("main", identity.main) == identity.main)
 
 
 def _imports(facts: Mapping[str, Any]) -> list[str]:

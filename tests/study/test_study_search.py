@@ -76,7 +76,7 @@ def test_a_study_whose_name_another_has_in_the_database_is_refused_before_anythi
     here: Path, bench: Bench, flags: dict[str, Any]
 ) -> None:
     study = bench.resolve(trials=2)
-    folder = open_folder(study, Identity("a", "b"), {}, root=here / "alice").folder
+    folder = open_folder(study, Identity("a", "b", "main"), {}, root=here / "alice").folder
     with closing(Store("sqlite:///one.db", "toy", study.all_arms, study.spec.objective, owner=folder)):
         pass
     with pytest.raises(StoreError, match="another study named toy"):

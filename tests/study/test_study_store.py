@@ -34,7 +34,7 @@ def study(bench: Bench) -> ResolvedStudy:
 
 def begun(study: ResolvedStudy, person: str) -> StudyFolder:
     """The study's folder where one of several people works."""
-    return open_folder(study, Identity("space", "rest"), {"storage": URL}, root=Path(person)).folder
+    return open_folder(study, Identity("space", "rest", "main"), {"storage": URL}, root=Path(person)).folder
 
 
 def opened(study: ResolvedStudy, folder: StudyFolder | None, **how: Any) -> Store:

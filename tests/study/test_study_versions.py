@@ -214,3 +214,15 @@ def test_trials_that_an_old_version_never_ended_are_ended_when_the_new_one_begin
     again = resolved(bench, toy, "[0.0, 0.4, 1.0, 2.0, 3.0]")
     _, came, _ = imported(again)
     assert left.facts["run"] not in {trial.facts["run"] for trial in came}, "it says nothing of its settings"
+
+
+def test_a_study_that_began_before_its_main_arm_was_written_down_goes_on_in_its_folder(bench: Bench, toy: str) -> None:
+    study = resolved(bench, toy)
+    folder = begun(study).folder
+    facts = json.loads(folder.facts_file.read_text())
+    assert facts.pop("main") == "unet_small"
+    folder.facts_file.write_text(json.dumps(facts))
+    assert begun(study).exists
+    facts["main"] = "another"
+    folder.facts_file.write_text(json.dumps(facts))
+    assert begun(study).folder.name == "toy@2"
