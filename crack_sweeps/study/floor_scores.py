@@ -49,6 +49,8 @@ def write_floors(folder: Path, photos: PhotoSet) -> None:
     (folder / "floors").mkdir(exist_ok=True)
     for name, predict in FLOORS.items():
         for split in SCORED:
+            if _path(folder, name, split).is_file():  # of a process that was killed after it
+                continue
             scored = gather(each_photo(predict, photos.split(split), photos.rule))
             table = BytesIO()
             parquet.write_table(score_table(scored, 0.5), table)

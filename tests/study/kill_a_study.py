@@ -88,12 +88,12 @@ def mortal_coordinator(lifetime: int) -> None:
 def live(study: str, photos: Path, lifetime: int | None, *, mirror: bool, jobs: int) -> None:
     """One life of a coordinator, over the warm server that is there already."""
     from crack_sweeps import search
-    from crack_sweeps.study import coordinator
+    from crack_sweeps.study import coordinator, floor_scores
 
     server = forkserver._forkserver  # type: ignore[attr-defined]
     server.ensure_running = lambda: None  # it is the parent's child, so this process cannot ask after it
     forkserver.ensure_running = server.ensure_running
-    coordinator.MAX_DEATHS = LIVES  # here the killer is to blame, not the trial
+    coordinator.MAX_DEATHS = floor_scores.MAX_DEATHS = LIVES  # here the killer is to blame, not what it kills
     if not mirror:
         search._mirror = lambda *_: None  # type: ignore[assignment]
     if lifetime is not None:
