@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from crack_sweeps import api
+from crack_sweeps.runs.book import RunBook
 from crack_sweeps.runs.events import EventLog, read_events
 from crack_sweeps.runs.preparation import Prepared, prepare
 from crack_sweeps.runs.training_run import begin_run, proceed
 from crack_sweeps.specs.loading import resolve
 from crack_sweeps.training.device import choose_device
+from crack_sweeps.training.loop import Progress
 
 
 @pytest.fixture
@@ -49,6 +51,24 @@ def test_files_and_warnings_are_told_once_whatever_the_attempt_that_died_had_tol
     assert [event["path"] for event in events if event["kind"] == "artifact"] == ["config.yaml", "environment.json"]
     assert [event["text"] for event in events if event["kind"] == "note"] == ["odd"]
     assert [event["attempt"] for event in events if event["kind"] == "attempt"] == [1, 2, 3]
+
+
+def test_recomputed_activations_are_told_also_where_the_batch_stayed_as_it_was(
+    prepared: Callable[[], Prepared],
+) -> None:
+    made = prepared()
+    run = begin_run(made)
+    with closing(EventLog(run.events)) as log:
+        book = RunBook(run, made, log)
+        book.progress = Progress(micro_batch=made.experiment.training.batch_size)
+        book.note("something else")
+        assert not [event for event in read_events(run.events) if event["kind"] == "tags"]
+        book.progress.activation_checkpointing = True
+        book.note("out of memory: activations are computed anew")
+        book.note("and again")
+    [tags] = [event["tags"] for event in read_events(run.events) if event["kind"] == "tags"]
+    assert tags["crack_sweeps.activation_checkpointing"] == "true"
+    assert "crack_sweeps.micro_batch" in tags, "by which the calibration knows such a run"
 
 
 def test_a_directory_that_is_being_made_is_locked(

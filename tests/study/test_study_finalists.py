@@ -12,6 +12,7 @@ from crack_sweeps.cli.study_words import of_wanted, standing_rows
 from crack_sweeps.specs.experiment import Experiment
 from crack_sweeps.study.finalists import num_over
 from crack_sweeps.study.plan import _num_finals_done
+from crack_sweeps.study.schedule import nth_seed
 from crack_sweeps.study.standing import StudyReader
 from crack_sweeps.study.updates import StudyBegan, TrialEnded
 
@@ -65,6 +66,15 @@ def test_finalists_of_an_earlier_winner_are_not_counted(bench: Bench, toy_with_f
     rows = dict(standing_rows(reader.read()))
     assert rows["trials"].startswith("7 (3 wanted) trained")
     assert rows["finalists"] == "2 of 2 trained"
+
+
+def test_a_finalists_seeds_are_seeds_whatever_the_base_has(bench: Bench, toy_with_finals: None) -> None:
+    largest = 2**32 - 1
+    study = bench.resolve(trials=2, overrides=[f"training.seed={largest}"])
+    _, _, folder = bench.run(study, objective)
+    finals = bench.trials(study, folder, study.finals[0].name)
+    assert [trial.facts["seed"] for trial in finals] == [999, 1000]
+    assert [nth_seed(largest, number) for number in (0, 1)] == [largest, 0]
 
 
 def test_more_than_are_wanted_are_not_said_to_be_of_them() -> None:
