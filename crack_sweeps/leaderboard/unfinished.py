@@ -42,7 +42,8 @@ def unfinished(standing: Standing) -> str | None:
 def how_far(standing: Standing) -> str:
     """What is there of what is wanted: the main arm's trials until all have trained, and all arms' finalists."""
     told = []
-    num_finals, num_wanted = (sum(getattr(arm, key) for arm in standing.arms) for key in ("num_finals", "num_seeds"))
+    num_finals = sum(arm.num_finals for arm in standing.arms)
+    num_wanted = sum(arm.num_seeds for arm in standing.arms)
     if standing.num_trained < standing.num_trials or not num_wanted:
         told.append(f"{standing.num_trained} of {standing.num_trials} trials of {standing.arms[0].arm} have trained")
     if num_wanted:

@@ -98,9 +98,8 @@ class Store:
                     for arm in self._arms:
                         self._try(partial(self._make, arm, direction, owner), patience_s)
             except ImportError as error:
-                module = getattr(error.__cause__, "name", None)
                 raise StoreError(
-                    f"{self._shown}: cannot be used: its driver, the Python module {module}, is not installed",
+                    f"{self._shown}: cannot be used: its driver is not installed ({error.__cause__ or error})",
                     hint="uv pip install 'psycopg[binary]' for PostgreSQL; an address may name another driver, "
                     "mysql+pymysql://... for example",
                 ) from error
